@@ -1,0 +1,1 @@
+//! rowbeat: one daemon beside your Postgres.
