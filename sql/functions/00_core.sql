@@ -1,0 +1,48 @@
+-- The clock and the doorbell.
+
+-- The clock of everything: the server's. Tests move it by the setting rowbeat.clock_offset (an interval). Volatile, so
+-- that every row gets its own time; in conditions write (select rowbeat.now_()).
+create or replace function rowbeat.now_() returns timestamptz
+language sql volatile parallel safe as $$
+    select clock_timestamp() + coalesce(nullif(current_setting('rowbeat.clock_offset', true), '')::interval, '0')
+$$;
+comment on function rowbeat.now_() is 'The time: the server''s clock, movable in tests by the setting rowbeat.clock_offset.';
+
+-- Promises: whoever sleeps wakes up after this transaction's commit; nobody is notified while no daemon sleeps.
+-- Called by: the triggers and functions that make work, once per statement.
+-- Locks: the doorbell key, shared, without waiting, to the end of the transaction. A sleeper holds or awaits it
+--   exclusively; when the shared lock is granted, every daemon is awake or will scan after this commit.
+-- Never fails the caller: no NOTIFY when its queue is more than half full or rowbeat.doorbell is off (sessions that use
+--   two-phase commit); the poll finds the row.
+create or replace function rowbeat.ring(p_topic text) returns void
+language plpgsql volatile set search_path = '' as $$
+begin
+    if current_setting('rowbeat.doorbell', true) = 'off' then
+        return;
+    end if;
+    if pg_try_advisory_xact_lock_shared(1919907682, 1) then
+        return;
+    end if;
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify('rowbeat', p_topic);
+    end if;
+end $$;
+comment on function rowbeat.ring(text) is 'Wakes sleeping daemons after commit; the topic (task, change) is only a hint.';
+
+-- Promises: every daemon hears the topic after commit, asleep or not. For rare events (an edited schedule, a
+-- cancellation), where the commit lock of NOTIFY does not matter. Same exceptions as ring.
+create or replace function rowbeat.announce(p_topic text) returns void
+language plpgsql volatile set search_path = '' as $$
+begin
+    if coalesce(current_setting('rowbeat.doorbell', true), '') <> 'off' and pg_notification_queue_usage() < 0.5 then
+        perform pg_notify('rowbeat', p_topic);
+    end if;
+end $$;
+comment on function rowbeat.announce(text) is 'Tells every daemon after commit that something rare changed: schedule, channel, definition, cancel.';
+
+-- The slot of a ring for a day: days since 1970-01-01 modulo 32.
+create or replace function rowbeat.slot_of(p_day date) returns smallint
+language sql immutable parallel safe as $$
+    select ((p_day - date '1970-01-01') % 32)::smallint
+$$;
+comment on function rowbeat.slot_of(date) is 'Which slot of a ring table holds this day.';

@@ -1,0 +1,79 @@
+-- Views and functions for people and for the status page.
+
+create or replace view rowbeat.tasks as
+select t.id, t.definition,
+    case
+        when t.state = 'running' then 'running'
+        when t.run_at <= rowbeat.now_() then 'available'
+        when t.failures > 0 then 'retryable'
+        else 'scheduled'
+    end as state,
+    null::text as outcome, t.queue, t.priority, t.payload, null::jsonb as result, t.last_error as error,
+    t.attempt, t.failures, t.max_attempts, t.cause, t.created_at, t.run_at,
+    case when t.attempt > 0 then t.claimed_at end as started_at, null::timestamptz as finished_at, t.claimed_by as node
+from rowbeat.task t
+union all
+select f.id, f.definition, f.state, f.outcome, f.queue, f.priority, f.payload, f.result, f.error,
+    f.attempt, f.failures, f.max_attempts, f.cause, f.created_at, f.run_at, f.started_at, f.finished_at, f.node
+from rowbeat.finished_task f;
+comment on view rowbeat.tasks is 'All tasks, live and finished, with the state people mean: scheduled, available, running, retryable, completed, failed, cancelled.';
+
+create or replace view rowbeat.queues as
+select t.queue, count(*) as waiting, count(*) filter (where t.state = 'running') as running,
+    count(*) filter (where t.state = 'waiting' and t.run_at <= (select rowbeat.now_())) as available,
+    min(t.run_at) filter (where t.state = 'waiting') as next_run_at
+from rowbeat.task t group by t.queue;
+comment on view rowbeat.queues is 'Live tasks by queue.';
+
+create or replace view rowbeat.failures as
+select f.id, f.definition, f.error ->> 'message' as message, f.error, f.outcome, f.failures, f.payload, f.finished_at
+from rowbeat.finished_task f where f.state = 'failed' order by f.finished_at desc;
+comment on view rowbeat.failures is 'Failed tasks, latest first; rowbeat.retry(id) runs one again.';
+
+create or replace view rowbeat.upcoming as
+select s.name, s.definition, s.spec, s.time_zone, s.enabled, s.next_fire_at,
+    to_char(s.next_fire_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS') as next_fire_local,
+    case
+        when not s.enabled then 'disabled'
+        when s.last_error is not null then s.last_error
+        when s.planned_at is null then 'being planned'
+        when s.next_fire_at is null then 'no more fires'
+        else 'planned'
+    end as status,
+    s.last_fire_at, s.last_task_id
+from rowbeat.schedule s order by s.next_fire_at nulls last, s.name;
+comment on view rowbeat.upcoming is 'Schedules by their next fire.';
+
+create or replace view rowbeat.nodes as
+select n.id, n.name, n.version, n.process_id, n.started_at, n.heartbeat_at,
+    case
+        when n.stopped_at is not null then 'stopped'
+        when n.lost_at is not null then 'lost'
+        when n.heartbeat_at < rowbeat.now_() - n.lease then 'silent'
+        else 'alive'
+    end as state,
+    (select count(*) from rowbeat.task t where t.claimed_by = n.id) as running
+from rowbeat.node n;
+comment on view rowbeat.nodes is 'Daemons, alive and gone.';
+
+-- The whole status in one document; bounded work: counts of live tasks and of the last hour's ended ones, not of history.
+create or replace function rowbeat.status() returns jsonb
+language sql stable set search_path = '' as $$
+    select jsonb_build_object(
+        'database', current_database(),
+        'now', rowbeat.now_(),
+        'nodes', (select coalesce(jsonb_agg(jsonb_build_object('id', n.id, 'name', n.name, 'version', n.version, 'state', n.state,
+            'started_at', n.started_at, 'heartbeat_at', n.heartbeat_at, 'running', n.running) order by n.id), '[]')
+            from rowbeat.nodes n where n.state in ('alive', 'silent')),
+        'queues', (select coalesce(jsonb_agg(to_jsonb(q) order by q.queue), '[]') from rowbeat.queues q),
+        'schedules', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'spec', u.spec, 'time_zone', u.time_zone,
+            'status', u.status, 'next_fire_at', u.next_fire_at, 'last_fire_at', u.last_fire_at)), '[]') from rowbeat.upcoming u),
+        'watches', (select coalesce(jsonb_agg(jsonb_build_object('name', w.name, 'table', w.table_name::text,
+            'operations', w.operations, 'definition', w.definition, 'enabled', w.enabled) order by w.name), '[]') from rowbeat.watch w),
+        'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,
+            'enabled', c.enabled) order by c.name), '[]') from rowbeat.channel c),
+        'failures', (select coalesce(jsonb_agg(to_jsonb(f)), '[]') from (select f.id, f.definition, f.message, f.finished_at
+            from rowbeat.failures f limit 20) f)
+    )
+$$;
+comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, channels, latest failures.';

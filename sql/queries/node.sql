@@ -1,0 +1,17 @@
+-- name: register
+-- $1 name · $2 version · $3 process id · $4 lease, milliseconds
+insert into rowbeat.node (name, version, process_id, started_at, heartbeat_at, lease)
+select $1, $2, $3, n.now, n.now, $4::bigint * interval '1 millisecond' from (select rowbeat.now_() as now) n
+returning id
+
+-- name: heartbeat
+-- $1 node. Returns a row while the others still count on it, and whether the server accepts writes.
+update rowbeat.node n set heartbeat_at = rowbeat.now_() where n.id = $1 and n.lost_at is null and n.stopped_at is null
+returning n.id
+
+-- name: stop
+-- $1 node
+update rowbeat.node n set stopped_at = rowbeat.now_() where n.id = $1 and n.lost_at is null
+
+-- name: status
+select rowbeat.status() as status

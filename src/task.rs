@@ -1,0 +1,143 @@
+//! Tasks: what a claim hands to this node, and how attempts end.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub mod attempt;
+pub mod completer;
+pub mod dispatcher;
+pub mod node;
+pub mod rescuer;
+pub mod running;
+pub mod store;
+
+/// Which kind of effect a definition's tasks have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorKind {
+    /// A database function, exactly once.
+    Sql,
+    /// An allow-listed program.
+    Exec,
+    /// A Rust handler.
+    Native,
+}
+
+impl ExecutorKind {
+    /// The executor by its name in `task_definition`; `None` for one that this version does not know.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "sql" => Some(Self::Sql),
+            "exec" => Some(Self::Exec),
+            "native" => Some(Self::Native),
+            _ => None,
+        }
+    }
+}
+
+/// A task that this node has claimed: it and its attempt number fence every later write.
+#[derive(Debug, Clone)]
+pub struct ClaimedTask {
+    /// The task.
+    pub id: i64,
+    /// Number of this attempt.
+    pub attempt: i32,
+    /// The node (incarnation) that claimed it.
+    pub node: i64,
+    /// Name of its definition.
+    pub definition: String,
+    /// What it is about.
+    pub payload: Value,
+    /// What made it, if not a plain insert.
+    pub cause: Option<Value>,
+    /// Which executor performs it.
+    pub executor: ExecutorKind,
+    /// The definition's effect.
+    pub effect: Value,
+    /// Whether a plan function decides on its effects.
+    pub planned: bool,
+    /// Whether a settle function runs when the attempt ends.
+    pub settled: bool,
+    /// Limit of one attempt, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// How an attempt ended: the one word for endings. What it means for the task is decided in `rowbeat.end_attempt`.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It did what it should, with this result.
+    Done(Value),
+    /// It failed; another attempt may succeed, after the policy's pause or the given one.
+    Failed(Value, Option<Duration>),
+    /// It failed for good.
+    Rejected(Value),
+    /// It took too long.
+    TimedOut(Value),
+    /// Somebody cancelled it.
+    Cancelled,
+    /// It asks to be tried again after this time; not counted.
+    Snoozed(Duration),
+    /// The node stopped before it ended; not counted.
+    Interrupted,
+    /// Nobody knows how it ended.
+    Lost(Value),
+}
+
+impl Outcome {
+    /// The word in the database.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Failed(..) => "failed",
+            Self::Rejected(_) => "rejected",
+            Self::TimedOut(_) => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Snoozed(_) => "snoozed",
+            Self::Interrupted => "interrupted",
+            Self::Lost(_) => "lost",
+        }
+    }
+}
+
+/// Who this node is and whether the others still count on it.
+///
+/// The lease is kept on this machine's monotonic clock, from before the heartbeat was sent: it ends here before it ends
+/// for the others.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<NodeState>,
+}
+
+struct NodeState {
+    id: AtomicI64,
+    renewed: Mutex<Option<Instant>>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { inner: Arc::new(NodeState { id: AtomicI64::new(0), renewed: Mutex::new(None) }) }
+    }
+}
+
+impl Node {
+    /// The incarnation.
+    pub fn id(&self) -> i64 {
+        self.inner.id.load(Ordering::SeqCst)
+    }
+
+    /// Whether it may start new work and keep what it has.
+    pub fn holds_lease(&self) -> bool {
+        self.renewed().is_some_and(|renewed| renewed.elapsed() < node::GIVE_UP)
+    }
+
+    fn renewed(&self) -> Option<Instant> {
+        *self.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renew(&self, id: i64, at: Option<Instant>) {
+        self.inner.id.store(id, Ordering::SeqCst);
+        *self.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+}

@@ -1,0 +1,192 @@
+//! One attempt: plan, perform, settle.
+//!
+//! A sql task is one transaction. Every other task asks its plan function (if it has one) for the next effect, performs
+//! it, keeps the response, and asks again; without a plan the definition's effect is the only one. However it ends, the
+//! ending is recorded once, fenced, and retried until the database has answered: an attempt is over when that is done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::completer::{Completer, Completion};
+use super::running::{StopReason, Ticket};
+use super::store::{Recorded, Store};
+use super::{ClaimedTask, ExecutorKind, Outcome};
+use crate::db::query::DbError;
+use crate::db::sqlstate;
+use crate::executor::sql::{SqlExecutor, Transaction};
+use crate::executor::{Effect, Executors, Failure};
+
+/// A task may have this many effects.
+const MOST_STEPS: i16 = 16;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What an attempt needs.
+#[derive(Clone)]
+pub struct Runner {
+    /// Where endings are recorded.
+    pub store: Store,
+    /// Where plain completions are batched.
+    pub completer: Completer,
+    /// Sql tasks.
+    pub sql: SqlExecutor,
+    /// All other tasks.
+    pub executors: Executors,
+}
+
+/// How an attempt ended, and whether that is on record already.
+enum Ended {
+    Recorded,
+    With(Outcome),
+}
+
+impl Runner {
+    /// Runs a claimed task to the end of this attempt and records it.
+    pub async fn run(&self, task: ClaimedTask, ticket: Ticket) {
+        let task = Arc::new(task);
+        let ended = match task.executor {
+            ExecutorKind::Sql => self.run_sql(&task, &ticket).await,
+            ExecutorKind::Exec | ExecutorKind::Native => self.run_effects(&task, &ticket).await,
+        };
+        match ended {
+            Ended::Recorded => {}
+            Ended::With(Outcome::Done(result)) if !task.settled && !task.planned => {
+                self.completer.complete(Completion { task, result, ticket }).await;
+            }
+            Ended::With(outcome) => record(&self.store, &task, outcome).await,
+        }
+    }
+
+    async fn run_sql(&self, task: &ClaimedTask, ticket: &Ticket) -> Ended {
+        match self.sql.run(task, ticket.token()).await {
+            Transaction::Committed | Transaction::Stale => Ended::Recorded,
+            Transaction::Raised(error) => Ended::With(Outcome::Failed(error, None)),
+            Transaction::TimedOut => Ended::With(timed_out(task)),
+            Transaction::Cancelled => Ended::With(stopped(ticket.reason())),
+            // Had it committed, the task is gone and this record is refused as stale.
+            Transaction::Unknown(error) => Ended::With(Outcome::Lost(error)),
+        }
+    }
+
+    async fn run_effects(&self, task: &Arc<ClaimedTask>, ticket: &Ticket) -> Ended {
+        let limit = Duration::from_millis(task.timeout_ms);
+        tokio::select! {
+            outcome = tokio::time::timeout(limit, self.perform_all(task)) => match outcome {
+                Ok(Ok(result)) => Ended::With(Outcome::Done(result)),
+                Ok(Err(ended)) => ended,
+                Err(_) => Ended::With(timed_out(task)),
+            },
+            reason = ticket.stopped() => Ended::With(stopped(reason)),
+        }
+    }
+
+    async fn perform_all(&self, task: &Arc<ClaimedTask>) -> Result<Value, Ended> {
+        if !task.planned {
+            return self.perform(task, 1, task.effect.clone()).await.map(|(_, response)| response);
+        }
+        loop {
+            let (next, steps) = self.store.plan(task).await.map_err(from_database)?;
+            let Some(next) = next.filter(|next| !next.is_null()) else {
+                let last = self.store.last_response(task.id).await.map_err(from_database)?;
+                return Ok(last.unwrap_or(Value::Null));
+            };
+            let step = i16::try_from(steps).unwrap_or(i16::MAX).saturating_add(1);
+            if step > MOST_STEPS {
+                let error = json!({ "message": format!("the plan has more than {MOST_STEPS} effects") });
+                return Err(Ended::With(Outcome::Rejected(error)));
+            }
+            let (effect, response) = self.perform(task, step, overlay(&task.effect, next)).await?;
+            self.store.record_step(&effect, &response).await.map_err(from_database)?;
+        }
+    }
+
+    async fn perform(&self, task: &Arc<ClaimedTask>, step: i16, spec: Value) -> Result<(Effect, Value), Ended> {
+        let effect = Effect { task: Arc::clone(task), step, spec };
+        match self.executors.perform(effect.clone()).await {
+            Ok(response) => Ok((effect, response)),
+            Err(Failure::Retry { error, after }) => Err(Ended::With(Outcome::Failed(error, after))),
+            Err(Failure::Reject(error)) => Err(Ended::With(Outcome::Rejected(error))),
+            Err(Failure::Snooze(after)) => Err(Ended::With(Outcome::Snoozed(after))),
+        }
+    }
+}
+
+/// Records an ending, however long the database is away; the fence drops it if others took the task over meanwhile. An
+/// ending that the database refuses for its content (a result that is no valid jsonb, say) becomes a failure that says so.
+pub async fn record(store: &Store, task: &ClaimedTask, mut outcome: Outcome) {
+    let mut pause = FIRST_PAUSE;
+    let mut refused = 0;
+    loop {
+        match store.end_attempt(task, &outcome).await {
+            Ok(Recorded::Yes) => {
+                tracing::debug!(task.id = task.id, attempt.no = task.attempt, definition = task.definition,
+                    outcome = outcome.word(), "attempt ended");
+                return;
+            }
+            Ok(Recorded::Stale) => {
+                tracing::warn!(task.id = task.id, attempt.no = task.attempt, outcome = outcome.word(),
+                    "the claim was gone: the task was cancelled, ended or taken over");
+                return;
+            }
+            Err(error) if error.is_outage() => {}
+            Err(error) if refused >= 3 => {
+                tracing::error!(task.id = task.id, %error, "its ending cannot be recorded");
+                return;
+            }
+            Err(error) => {
+                refused += 1;
+                let message = format!("its ending ({}) could not be recorded: {error}", outcome.word());
+                outcome = Outcome::Failed(json!({ "message": message, "sqlstate": error.sqlstate() }), None);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn timed_out(task: &ClaimedTask) -> Outcome {
+    Outcome::TimedOut(json!({ "message": format!("took longer than {} ms", task.timeout_ms) }))
+}
+
+fn stopped(reason: StopReason) -> Outcome {
+    match reason {
+        StopReason::Cancelled => Outcome::Cancelled,
+        StopReason::Interrupted => Outcome::Interrupted,
+        StopReason::LeaseLost => Outcome::Lost(json!({ "message": "the node could not renew its lease" })),
+    }
+}
+
+fn from_database(error: DbError) -> Ended {
+    if error.sqlstate() == Some(sqlstate::STALE_ATTEMPT.code) {
+        return Ended::Recorded;
+    }
+    match error {
+        DbError::Postgres(ref pg) if !error.is_outage() => Ended::With(Outcome::Failed(sqlstate::document(pg), None)),
+        other => Ended::With(Outcome::Lost(json!({ "message": other.to_string() }))),
+    }
+}
+
+/// The definition's effect with the plan's laid over it, key by key.
+fn overlay(base: &Value, over: Value) -> Value {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            let mut merged = base.clone();
+            merged.extend(over);
+            Value::Object(merged)
+        }
+        (_, over) => over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_laid_over_the_definitions_effect() {
+        let merged = overlay(&json!({ "program": "mail", "args": ["-v"] }), json!({ "args": [], "input": 1 }));
+        assert_eq!(merged, json!({ "program": "mail", "args": [], "input": 1 }));
+    }
+}

@@ -1,0 +1,185 @@
+//! The task table as the daemon writes it: claim, end, complete. Every write but the claim is fenced by
+//! (task, attempt, node); a stale one is refused by the database and reported as such.
+
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use super::completer::Completion;
+use super::{ClaimedTask, ExecutorKind, Outcome};
+use crate::db::query::{Db, DbError};
+use crate::db::sqlstate;
+use crate::executor::Effect;
+
+/// What became of a write about an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is on record.
+    Yes,
+    /// The claim was gone; nothing was written.
+    Stale,
+}
+
+/// The task table.
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+}
+
+impl Store {
+    /// Tasks in this database.
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// Claims up to `limit` due tasks of these queues (`*`: all) for `node`, sooner ones first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn claim(
+        &self,
+        node: i64,
+        limit: i64,
+        queues: &[String],
+        except: &[String],
+    ) -> Result<Vec<ClaimedTask>, DbError> {
+        let rows = self.db.rows("task.claim", &[&node, &limit, &queues, &except]).await?;
+        let mut rows: Vec<Row> = rows;
+        rows.sort_by_key(|row| {
+            (row.get::<_, i16>("priority"), row.get::<_, chrono::DateTime<chrono::Utc>>("run_at"), row.get::<_, i64>("id"))
+        });
+        Ok(rows.iter().filter_map(|row| claimed(row, node)).collect())
+    }
+
+    /// In how many milliseconds the next waiting task is due; `None`: none waits.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn next_due(&self, queues: &[String], except: &[String]) -> Result<Option<u64>, DbError> {
+        let row = self.db.row("task.next_due", &[&queues, &except]).await?;
+        let due: Option<i64> = row.and_then(|row| row.get("in_ms"));
+        Ok(due.map(|due| u64::try_from(due).unwrap_or(0)))
+    }
+
+    /// Records how an attempt ended.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn end_attempt(&self, task: &ClaimedTask, outcome: &Outcome) -> Result<Recorded, DbError> {
+        let (result, error, after): (Option<&Value>, Option<&Value>, Option<i64>) = match outcome {
+            Outcome::Done(result) => (Some(result), None, None),
+            Outcome::Failed(error, after) => (None, Some(error), after.map(milliseconds)),
+            Outcome::Rejected(error) | Outcome::TimedOut(error) | Outcome::Lost(error) => (None, Some(error), None),
+            Outcome::Snoozed(after) => (None, None, Some(milliseconds(*after))),
+            Outcome::Cancelled | Outcome::Interrupted => (None, None, None),
+        };
+        let ended = self
+            .db
+            .row(
+                "task.end_attempt",
+                &[&task.id, &task.attempt, &task.node, &outcome.word(), &result, &error, &after],
+            )
+            .await;
+        stale_is_an_answer(ended)
+    }
+
+    /// Records done attempts, many at once; the ids of those that still held their claim.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn complete(&self, done: &[Completion]) -> Result<Vec<i64>, DbError> {
+        let ids: Vec<i64> = done.iter().map(|c| c.task.id).collect();
+        let attempts: Vec<i32> = done.iter().map(|c| c.task.attempt).collect();
+        let nodes: Vec<i64> = done.iter().map(|c| c.task.node).collect();
+        let results: Vec<&Value> = done.iter().map(|c| &c.result).collect();
+        let rows = self.db.rows("task.complete", &[&ids, &attempts, &nodes, &results]).await?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
+    }
+
+    /// Asks the plan function for the next effect: it, and how many steps have been performed.
+    ///
+    /// # Errors
+    /// Whatever the function raises.
+    pub async fn plan(&self, task: &ClaimedTask) -> Result<(Option<Value>, i32), DbError> {
+        let row = self.db.row("task.plan", &[&task.id, &task.attempt, &task.node]).await?;
+        Ok(row.map_or((None, 0), |row| (row.get("effect"), row.get("steps"))))
+    }
+
+    /// Keeps the response of a performed step.
+    ///
+    /// # Errors
+    /// `RB003` when the claim is gone.
+    pub async fn record_step(&self, effect: &Effect, response: &Value) -> Result<(), DbError> {
+        let task = &effect.task;
+        self.db
+            .rows(
+                "task.record_step",
+                &[&task.id, &task.attempt, &task.node, &effect.step, &effect.spec, response],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Releases tasks that are claimed by `node` in the database but that it knows nothing of: the answer to their claim
+    /// got lost. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn release_unknown(&self, node: i64, known: &[i64]) -> Result<usize, DbError> {
+        Ok(self.db.rows("task.release_unknown", &[&node, &known]).await?.len())
+    }
+
+    /// The latest stored response of a task.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn last_response(&self, id: i64) -> Result<Option<Value>, DbError> {
+        Ok(self.db.row("task.last_response", &[&id]).await?.map(|row| row.get("response")))
+    }
+
+    /// Which of these running tasks are to be cancelled.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn cancel_requested(&self, ids: &[i64], node: i64) -> Result<Vec<i64>, DbError> {
+        let rows = self.db.rows("task.cancel_requested", &[&ids, &node]).await?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
+    }
+
+    /// The definitions whose tasks need a handler or a program: name, executor, program.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn foreign_definitions(&self) -> Result<Vec<(String, String, Option<String>)>, DbError> {
+        let rows = self.db.rows("task.foreign_definitions", &[]).await?;
+        Ok(rows.iter().map(|row| (row.get("name"), row.get("executor"), row.get("program"))).collect())
+    }
+}
+
+fn stale_is_an_answer<T>(written: Result<T, DbError>) -> Result<Recorded, DbError> {
+    match written {
+        Ok(_) => Ok(Recorded::Yes),
+        Err(error) if error.sqlstate() == Some(sqlstate::STALE_ATTEMPT.code) => Ok(Recorded::Stale),
+        Err(error) => Err(error),
+    }
+}
+
+fn milliseconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn claimed(row: &Row, node: i64) -> Option<ClaimedTask> {
+    Some(ClaimedTask {
+        id: row.get("id"),
+        attempt: row.get("attempt"),
+        node,
+        definition: row.get("definition"),
+        payload: row.get("payload"),
+        cause: row.get("cause"),
+        // The claim leaves out what this node cannot perform; a constraint closes the set.
+        executor: ExecutorKind::from_name(row.get("executor"))?,
+        effect: row.get("effect"),
+        planned: row.get("planned"),
+        settled: row.get("settled"),
+        timeout_ms: u64::try_from(row.get::<_, i64>("timeout_ms")).unwrap_or(1),
+    })
+}

@@ -1,0 +1,11 @@
+-- Promises: the node on duty listens to a new channel, and no longer to a removed one, soon after the commit.
+create or replace function rowbeat.announce_channel() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    perform rowbeat.announce('channel');
+    return null;
+end $$;
+comment on function rowbeat.announce_channel() is 'Tells the daemons that the channels to listen to changed.';
+
+create or replace trigger announce_channel after insert or update or delete on rowbeat.channel
+    for each statement execute function rowbeat.announce_channel();
