@@ -1,1 +1,4 @@
 //! rowbeat: one daemon beside your Postgres.
+
+pub mod config;
+pub mod db;

@@ -1,0 +1,1 @@
+//! The configuration as a whole: files, environment, precedence, and the shipped example.

@@ -1,0 +1,1 @@
+//! The private Postgres: start, crash, recovery.

@@ -1,0 +1,4 @@
+//! The one integration binary: one module per noun, so that everything links once.
+
+mod config;
+mod embedded;
