@@ -1,1 +1,3 @@
 //! rowbeat: one daemon beside your Postgres.
+
+pub mod schedule;
