@@ -28,6 +28,8 @@ pub use refusal::{Problem, SpecError};
 #[cfg(test)]
 mod cases;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod refusal_cases;
