@@ -11,6 +11,7 @@ create table rowbeat.schedule (
     end_at        timestamptz,
     enabled       boolean not null default true,
     anchor        timestamptz not null,
+    plan_from     timestamptz not null,
     planned_at    timestamptz,
     next_fire_at  timestamptz,
     last_fire_at  timestamptz,
@@ -30,6 +31,7 @@ comment on column rowbeat.schedule.start_at is 'No fire before this time.';
 comment on column rowbeat.schedule.end_at is 'No fire from this time on.';
 comment on column rowbeat.schedule.enabled is 'False: it does not fire.';
 comment on column rowbeat.schedule.anchor is 'Where intervals count from: start_at, or when the spec was written.';
+comment on column rowbeat.schedule.plan_from is 'The latest edit that matters: fires before it are not missed ones.';
 comment on column rowbeat.schedule.planned_at is 'When a daemon computed the next fire; null: being planned.';
 comment on column rowbeat.schedule.next_fire_at is 'Nominal time of the next fire; null when planned: there is none.';
 comment on column rowbeat.schedule.last_fire_at is 'Nominal time of the latest fire.';

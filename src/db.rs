@@ -1,7 +1,12 @@
-//! The way to the database: connecting, waiting for it, and the private server.
+//! The way to the database: connecting, named statements, the doorbell, migrations, and the private server.
 
 pub mod connect;
+pub mod doorbell;
 pub mod embedded;
+pub mod listener;
+pub mod migrate;
+pub mod query;
+pub mod sqlstate;
 pub mod wait;
 
 mod pool;

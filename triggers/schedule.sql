@@ -15,6 +15,8 @@ begin
         if tg_op = 'INSERT' or (new.spec, new.start_at) is distinct from (old.spec, old.start_at) then
             new.anchor := coalesce(new.start_at, v_now);
         end if;
+        -- A start in this very transaction means: now, that is, the first fire is due at once.
+        new.plan_from := case when new.start_at >= now() then new.start_at else v_now end;
         new.planned_at := null;
         new.next_fire_at := null;
         new.last_error := null;

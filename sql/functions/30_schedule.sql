@@ -13,8 +13,8 @@ create or replace function rowbeat.schedule(
 ) returns text
 language plpgsql volatile set search_path = '' as $$
 begin
-    insert into rowbeat.schedule (name, spec, definition, payload, time_zone, start_at, end_at, anchor)
-    values (p_name, p_spec, p_definition, p_payload, p_time_zone, p_start_at, p_end_at, rowbeat.now_())
+    insert into rowbeat.schedule (name, spec, definition, payload, time_zone, start_at, end_at)
+    values (p_name, p_spec, p_definition, p_payload, p_time_zone, p_start_at, p_end_at)
     on conflict (name) do update
     set spec = excluded.spec, definition = excluded.definition, payload = excluded.payload, time_zone = excluded.time_zone,
         start_at = excluded.start_at, end_at = excluded.end_at, enabled = true;

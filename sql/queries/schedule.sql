@@ -1,5 +1,5 @@
 -- name: unplanned
-select s.name, s.spec, s.time_zone, s.anchor, s.start_at, s.end_at, rowbeat.now_() as now
+select s.name, s.spec, s.time_zone, s.anchor, s.plan_from, s.start_at, s.end_at
 from rowbeat.schedule s where s.enabled and s.planned_at is null limit 1000
 
 -- name: plan

@@ -1,0 +1,7 @@
+//! The SQL folders are embedded in the binary: a new or changed file must rebuild it.
+
+fn main() {
+    for folder in ["refinery_migrations", "sql", "triggers"] {
+        println!("cargo::rerun-if-changed={folder}");
+    }
+}
