@@ -1,11 +1,11 @@
 //! Cases with known answers, by number; a fire that is missing or surplus shows.
 //!
-//! `after` is wall time in the case's zone and excluded; `fires` are consecutive, in UTC.
+//! `after` is wall time in the case's zone unless it ends in Z, and excluded; `fires` are consecutive, in UTC.
 
 use chrono::{DateTime, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 
-use super::recurrence::Recurrence;
+use super::recurrence::{Recurrence, ZONE_DATA_VERSION};
 
 /// Number, spec, zone, after, fires.
 type Case = (u32, &'static str, &'static str, &'static str, &'static [&'static str]);
@@ -91,6 +91,11 @@ const CASES: &[Case] = &[
     (114, "* 30 2 * * *", "Europe/Paris", "2026-03-28 12:00",
         &["2026-03-29 01:00", "2026-03-30 00:30:00", "2026-03-30 00:30:01"]),
     (115, "59 30 2 * * *", "Europe/Paris", "2026-10-24 12:00", &["2026-10-25 00:30:59", "2026-10-26 01:30:59"]),
+    // Asked in the second pass: a fixed schedule is done with the repeated times, a wildcard goes on.
+    (117, "30,45 2 * * *", "Europe/Paris", "2026-10-25 01:10Z", &["2026-10-26 01:30"]),
+    (117, "30,45 2,3 * * *", "Europe/Paris", "2026-10-25 01:40Z", &["2026-10-25 02:30"]),
+    (118, "*/30 * * * *", "Europe/Paris", "2026-10-25 01:10Z", &["2026-10-25 01:30", "2026-10-25 02:00"]),
+    (119, "* * * * * *", "Europe/Paris", "2026-10-25 00:59:59Z", &["2026-10-25 01:00:00", "2026-10-25 01:00:01"]),
     // The first instant after a gap may lie on another date, and in another month.
     (116, "30 23 31 12 *", "Africa/Monrovia", "1971-01-01 00:00", &["1972-01-01 00:14:30", "1972-12-31 23:30"]),
     // Aliases, and the letters of the weekday and the last day.
@@ -103,6 +108,9 @@ const CASES: &[Case] = &[
     (124, "@HOURLY", "Europe/Paris", "2026-10-25 01:30", &["2026-10-25 00:00", "2026-10-25 01:00", "2026-10-25 02:00"]),
     (125, "0 9 1W * *", "UTC", "2026-07-31 12:00", &["2026-08-03 09:00", "2026-09-01 09:00"]),
     (126, "0 9 31W * *", "UTC", "2026-05-01 00:00", &["2026-05-29 09:00", "2026-07-31 09:00", "2026-08-31 09:00"]),
+    (126, "0 9 30W,28W 2,11 *", "UTC", "2025-11-28 12:00", &["2026-02-27 09:00", "2026-11-27 09:00", "2026-11-30 09:00"]),
+    (126, "0 9 30W * *", "UTC", "2025-11-01 00:00", &["2025-11-28 09:00", "2025-12-30 09:00", "2026-01-30 09:00"]),
+    (126, "0 9 28W 2 *", "UTC", "2027-01-01 00:00", &["2027-02-26 09:00", "2028-02-28 09:00"]),
     (127, "0 9 1w,15w,l * *", "UTC", "2026-08-01 00:00",
         &["2026-08-03 09:00", "2026-08-14 09:00", "2026-08-31 09:00", "2026-09-01 09:00"]),
     (128, "0 9 * * fri#5,MONl", "UTC", "2026-10-01 00:00",
@@ -144,11 +152,19 @@ fn recurrence(spec: &str, zone: &str) -> Recurrence {
 }
 
 #[test]
+fn the_zone_data_is_as_new_as_the_cases() {
+    assert!(ZONE_DATA_VERSION >= "2025b", "{ZONE_DATA_VERSION}");
+}
+
+#[test]
 fn the_table_of_cases_holds() {
     for (number, spec, zone, after, expected) in CASES {
         let schedule = recurrence(spec, zone);
         let zone: Tz = zone.parse().unwrap();
-        let after = zone.from_local_datetime(&wall(after)).earliest().unwrap().to_utc();
+        let after = match after.strip_suffix('Z') {
+            Some(after) => instant(after),
+            None => zone.from_local_datetime(&wall(after)).earliest().unwrap().to_utc(),
+        };
         let fires: Vec<_> =
             std::iter::successors(schedule.next_after(after), |fire| schedule.next_after(*fire))
                 .take(expected.len())

@@ -5,8 +5,8 @@
 //! time: in the first pass of a repeated hour, and once at the first instant after a gap, however many of its times
 //! fell into it.
 //!
-//! Relies on one fact about the zone data: the changes of a zone are days apart and shift the clock by a day at most,
-//! so that no wall time is touched by two changes.
+//! Relies on one fact about the zone data: the changes of a zone are days apart (six at the least, in 2025b) and shift
+//! the clock by a day at most, so that no wall time is touched by two changes.
 
 use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::{GapInfo, Tz};
@@ -115,16 +115,15 @@ fn first_shown(crontab: &Crontab, zone: Tz, from: NaiveDateTime, after: DateTime
     let mut from = from;
     loop {
         let nominal = crontab.at_or_after(from)?;
-        return Some(match shown(zone, nominal)? {
-            Shown::Once(at) => Fire { at, passage: Passage::Plain },
-            Shown::Twice { first, .. } if first > after => Fire { at: first, passage: Passage::FirstPass },
-            Shown::Twice { second, .. } => Fire { at: second, passage: Passage::SecondPass },
-            Shown::Never { resumes } => {
-                // Ends: every turn leaves a gap of the zone behind, and the zone data has finitely many.
-                from = wall_time(zone, resumes)?;
-                continue;
+        match shown(zone, nominal)? {
+            Shown::Once(at) => return Some(Fire { at, passage: Passage::Plain }),
+            Shown::Twice { first, .. } if first > after => {
+                return Some(Fire { at: first, passage: Passage::FirstPass });
             }
-        });
+            Shown::Twice { second, .. } => return Some(Fire { at: second, passage: Passage::SecondPass }),
+            // Ends: every turn leaves a gap of the zone behind, and the zone data has finitely many.
+            Shown::Never { resumes } => from = wall_time(zone, resumes)?,
+        }
     }
 }
 

@@ -69,7 +69,7 @@ fn parse(spec: &str, zone: Tz) -> Recurrence {
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config(250))]
 
     /// Every fire matches or stands in for a gap, none is missing, none doubles, wildcard or fixed.
     #[test]

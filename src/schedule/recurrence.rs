@@ -13,6 +13,9 @@ use super::interval::Interval;
 use super::moment;
 use super::refusal::SpecError;
 
+/// The release of the IANA zone data compiled into the daemon, such as `2025b`.
+pub const ZONE_DATA_VERSION: &str = chrono_tz::IANA_TZDB_VERSION;
+
 /// A spec that has been read, in its time zone.
 #[derive(Debug, Clone)]
 pub struct Recurrence {
