@@ -21,6 +21,7 @@ mod interval;
 mod moment;
 pub mod recurrence;
 mod refusal;
+pub mod scheduler;
 
 pub use field::Field;
 pub use refusal::{Problem, SpecError};

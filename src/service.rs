@@ -41,7 +41,7 @@ pub trait Loop: Send + 'static {
     fn run_once(&mut self) -> impl Future<Output = Result<Pass, DbError>> + Send;
 }
 
-/// When each loop last completed a pass, and what it failed with since.
+/// When each loop last completed a pass, when it last tried, and what it failed with since.
 #[derive(Clone, Default)]
 pub struct Health {
     loops: Arc<Mutex<BTreeMap<&'static str, LoopHealth>>>,
@@ -50,8 +50,10 @@ pub struct Health {
 /// One loop's health.
 #[derive(Clone, Debug)]
 pub struct LoopHealth {
-    /// Since its latest complete pass (or since it was started).
+    /// Its latest complete pass (or its start).
     pub passed: Instant,
+    /// Its latest pass, complete or failed.
+    pub tried: Instant,
     /// What it fails with at the moment.
     pub error: Option<String>,
 }
@@ -59,13 +61,16 @@ pub struct LoopHealth {
 impl Health {
     /// Records a complete pass.
     pub fn passed(&self, name: &'static str) {
-        self.lock().insert(name, LoopHealth { passed: Instant::now(), error: None });
+        let now = Instant::now();
+        self.lock().insert(name, LoopHealth { passed: now, tried: now, error: None });
     }
 
     /// Records a failed pass; true for the first one in a row.
     pub fn failed(&self, name: &'static str, error: &str) -> bool {
+        let now = Instant::now();
         let mut loops = self.lock();
-        let health = loops.entry(name).or_insert_with(|| LoopHealth { passed: Instant::now(), error: None });
+        let health = loops.entry(name).or_insert(LoopHealth { passed: now, tried: now, error: None });
+        health.tried = now;
         health.error.replace(error.to_owned()).is_none()
     }
 
@@ -74,9 +79,9 @@ impl Health {
         self.lock().clone()
     }
 
-    /// Whether no loop's latest complete pass is older than this.
-    pub fn is_fresh(&self, limit: Duration) -> bool {
-        self.lock().values().all(|health| health.passed.elapsed() <= limit)
+    /// Whether every loop has completed or failed a pass within this time: none hangs.
+    pub fn is_progressing(&self, limit: Duration) -> bool {
+        self.lock().values().all(|health| health.tried.elapsed() <= limit)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, LoopHealth>> {

@@ -15,3 +15,8 @@ update rowbeat.node n set stopped_at = rowbeat.now_() where n.id = $1 and n.lost
 
 -- name: status
 select rowbeat.status() as status
+
+-- name: readiness
+-- Schema version, and whether this session may write.
+select (select coalesce(max(h.version), 0)::integer from rowbeat.schema_history h) as version,
+    not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable

@@ -88,6 +88,13 @@ impl Connector {
         self.tls.clone()
     }
 
+    /// Asks the server to cancel what a session is running. It may have ended by itself meanwhile.
+    pub async fn cancel(&self, token: tokio_postgres::CancelToken) {
+        if let Err(error) = token.cancel_query(self.cancel_tls()).await {
+            tracing::debug!(%error, "a statement could not be cancelled");
+        }
+    }
+
     /// Where this leads to, in one line and without secrets.
     pub fn describe(&self) -> String {
         self.config.describe()

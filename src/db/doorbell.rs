@@ -220,7 +220,11 @@ async fn guard_session(connector: &Connector, bell: &Bell) -> anyhow::Result<()>
 
 /// Asks for the lock and holds it until the daemon stirs; again after each timeout, since a waiting request holds a
 /// snapshot.
-async fn hold_quiet(connector: &Connector, client: &tokio_postgres::Client, bell: &Bell) -> anyhow::Result<()> {
+async fn hold_quiet(
+    connector: &Connector,
+    client: &tokio_postgres::Client,
+    bell: &Bell,
+) -> anyhow::Result<()> {
     loop {
         let lock = client.batch_execute("select pg_advisory_lock(1919907682, 1)");
         tokio::pin!(lock);

@@ -125,7 +125,9 @@ impl Listener {
         in_time(client.batch_execute(setup)).await?;
         let listening = in_time(client.query("select pg_listening_channels()", &[])).await?;
         if listening.is_empty() {
-            bail!("LISTEN does not last on this connection (a pooler?): set database.listen_url to a direct one");
+            bail!(
+                "LISTEN does not last on this connection (a pooler?): set database.listen_url to a direct one"
+            );
         }
         *connected = true;
         tracing::debug!("listening");
@@ -164,7 +166,10 @@ impl Listener {
         if channel == CHANNEL {
             self.bell.heard(payload);
         } else if self.heard.try_send(heard.clone()).is_err() {
-            tracing::warn!(channel, "too many notifications at once; this one is dropped (a watch would keep it)");
+            tracing::warn!(
+                channel,
+                "too many notifications at once; this one is dropped (a watch would keep it)"
+            );
         }
         self.tell(Ear::Heard(heard));
     }

@@ -61,12 +61,14 @@ pub enum MigrateError {
     )]
     Newer {
         /// Version in the database.
-        found: u32,
+        found: i32,
         /// Newest version of this binary.
-        known: u32,
+        known: i32,
     },
     /// The database was made by an older rowbeat.
-    #[error("the schema is behind this rowbeat ({pending} to apply): run `rowbeat migrate` (see it first with --plan)")]
+    #[error(
+        "the schema is behind this rowbeat ({pending} to apply): run `rowbeat migrate` (see it first with --plan)"
+    )]
     Older {
         /// How many steps are pending.
         pending: usize,
@@ -79,15 +81,31 @@ pub enum MigrateError {
     Closed,
 }
 
+impl MigrateError {
+    /// Whether waiting may help: the database is away, not whatever it holds.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Busy(_) | Self::Closed => true,
+            Self::Postgres(error) | Self::File { error, .. } => is_outage(error),
+            Self::Refinery(error) => postgres_error(error).is_some_and(is_outage),
+            Self::Misnamed { .. } | Self::Newer { .. } | Self::Older { .. } => false,
+        }
+    }
+}
+
+fn is_outage(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.code().is_none_or(super::sqlstate::is_outage)
+}
+
 /// What is pending.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Whether the database has a schema `rowbeat` at all.
     pub installed: bool,
     /// Version in the database, 0 for none.
-    pub current: u32,
+    pub current: i32,
     /// Version of this binary.
-    pub target: u32,
+    pub target: i32,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }
@@ -154,6 +172,11 @@ pub async fn install_or_check(connector: &Connector) -> Result<(), MigrateError>
     }
 }
 
+/// The schema version that this binary is made for.
+pub fn newest_version() -> i32 {
+    migrations().map_or(0, |all| all.iter().map(|(_, migration)| migration.version()).max().unwrap_or(0))
+}
+
 async fn on_session<T>(
     connector: &Connector,
     work: impl AsyncFnOnce(&mut Client) -> Result<T, MigrateError>,
@@ -171,7 +194,9 @@ async fn lock(client: &Client) -> Result<(), MigrateError> {
 }
 
 /// Tries again when a lock was not free: other sessions get their turn in between.
-async fn patiently(statement: impl AsyncFn() -> Result<(), tokio_postgres::Error>) -> Result<(), MigrateError> {
+async fn patiently(
+    statement: impl AsyncFn() -> Result<(), tokio_postgres::Error>,
+) -> Result<(), MigrateError> {
     let mut tries = 0;
     loop {
         match statement().await {
@@ -191,13 +216,18 @@ async fn read_plan(client: &Client) -> Result<Plan, MigrateError> {
     let migrations = migrations()?;
     let target = migrations.iter().map(|(_, m)| m.version()).max().unwrap_or(0);
     let row = client
-        .query_one("select to_regclass($1) is not null, to_regclass('rowbeat.source_file') is not null", &[&HISTORY])
+        .query_one(
+            "select to_regclass($1) is not null, to_regclass('rowbeat.source_file') is not null",
+            &[&HISTORY],
+        )
         .await?;
     let (installed, has_files): (bool, bool) = (row.get(0), row.get(1));
-    let mut current = 0;
+    let mut current: i32 = 0;
     if installed {
-        let row = client.query_one("select coalesce(max(version), 0)::int from rowbeat.schema_history", &[]).await?;
-        current = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
+        let row = client
+            .query_one("select coalesce(max(version), 0)::int from rowbeat.schema_history", &[])
+            .await?;
+        current = row.get(0);
     }
     if current > target {
         return Err(MigrateError::Newer { found: current, known: target });
@@ -261,14 +291,18 @@ async fn apply(client: &mut Client, plan: &Plan) -> Result<(), MigrateError> {
 }
 
 fn is_lock_timeout(error: &refinery::Error) -> bool {
+    postgres_error(error).is_some_and(|error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+}
+
+fn postgres_error(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = source {
         if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>() {
-            return postgres.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+            return Some(postgres);
         }
         source = cause.source();
     }
-    false
+    None
 }
 
 async fn checksum(client: &Client, text: &str) -> Result<String, MigrateError> {
@@ -327,8 +361,8 @@ mod tests {
     #[test]
     fn every_file_is_well_named_and_tells_its_locks() {
         let migrations = migrations().expect("migrations are well named");
-        let versions: Vec<u32> = migrations.iter().map(|(_, m)| m.version()).collect();
-        let expected: Vec<u32> = (1..).take(versions.len()).collect();
+        let versions: Vec<i32> = migrations.iter().map(|(_, m)| m.version()).collect();
+        let expected: Vec<i32> = (1..).take(versions.len()).collect();
         assert_eq!(versions, expected, "numbers without holes");
         for (source, _) in &migrations {
             assert_ne!(locks(source.text), "not said", "{}", source.name);

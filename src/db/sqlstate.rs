@@ -16,7 +16,8 @@ pub struct Refusal {
 /// The task definition does not exist.
 pub const UNKNOWN_DEFINITION: Refusal = Refusal { code: "RB001", meaning: "task definition does not exist" };
 /// A definition names a function that does not exist with the needed arguments.
-pub const UNKNOWN_FUNCTION: Refusal = Refusal { code: "RB002", meaning: "function of a definition does not exist" };
+pub const UNKNOWN_FUNCTION: Refusal =
+    Refusal { code: "RB002", meaning: "function of a definition does not exist" };
 /// The worker's claim is gone: ended, cancelled or taken over.
 pub const STALE_ATTEMPT: Refusal = Refusal { code: "RB003", meaning: "attempt no longer holds its claim" };
 /// The task does not exist, or no longer.

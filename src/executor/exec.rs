@@ -74,12 +74,15 @@ impl Programs {
     }
 
     pub(crate) async fn perform(&self, effect: Effect) -> Result<Value, Failure> {
-        let spec: Spec = serde_json::from_value(effect.spec.clone())
-            .map_err(|error| Failure::reject(format!("effect is not {{\"program\", \"args\", \"input\"}}: {error}")))?;
+        let spec: Spec = serde_json::from_value(effect.spec.clone()).map_err(|error| {
+            Failure::reject(format!("effect is not {{\"program\", \"args\", \"input\"}}: {error}"))
+        })?;
         let Some(program) = self.programs.get(&spec.program) else {
             return Err(Failure::retry(format!("program {} is not in this node's [programs]", spec.program)));
         };
-        run(program, &spec, &effect).await.map_err(|error| Failure::retry(format!("{}: {error}", spec.program)))?
+        run(program, &spec, &effect)
+            .await
+            .map_err(|error| Failure::retry(format!("{}: {error}", spec.program)))?
     }
 }
 
@@ -122,7 +125,8 @@ async fn run(program: &Program, spec: &Spec, effect: &Effect) -> std::io::Result
         return Ok(Ok(serde_json::from_str(&text).unwrap_or_else(|_| json!(text.trim_end()))));
     }
     let errors = String::from_utf8_lossy(&errors[errors.len().saturating_sub(ERROR_TAIL)..]).into_owned();
-    let error = json!({ "message": format!("{} ended with {status}", spec.program), "stderr": errors.trim_end() });
+    let error =
+        json!({ "message": format!("{} ended with {status}", spec.program), "stderr": errors.trim_end() });
     Ok(Err(Failure::Retry { error, after: None }))
 }
 

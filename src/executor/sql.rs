@@ -48,7 +48,9 @@ impl SqlExecutor {
     pub async fn run(&self, task: &ClaimedTask, cancel: &CancellationToken) -> Transaction {
         let session = match self.pool.get().await {
             Ok(session) => session,
-            Err(error) => return Transaction::Unknown(json!({ "message": DbError::from(error).to_string() })),
+            Err(error) => {
+                return Transaction::Unknown(json!({ "message": DbError::from(error).to_string() }));
+            }
         };
         let canceller = session.cancel_token();
         let work = transaction(session, task);
@@ -74,8 +76,11 @@ async fn transaction(mut session: Object, task: &ClaimedTask) -> Result<(), DbEr
     let transaction = session.transaction().await?;
     let limited = format!("set local statement_timeout = {limit}");
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&task.id, &task.attempt, &task.node];
-    let (limited, performed) =
-        futures_util::future::join(transaction.batch_execute(&limited), transaction.query(&statement, &parameters)).await;
+    let (limited, performed) = futures_util::future::join(
+        transaction.batch_execute(&limited),
+        transaction.query(&statement, &parameters),
+    )
+    .await;
     limited?;
     performed?;
     transaction.commit().await?;

@@ -39,13 +39,11 @@ impl Loop for Scheduler {
         let mut pause = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
         for row in self.db.rows("schedule.due", &[]).await? {
             let in_ms: i64 = row.get("in_ms");
-            match u64::try_from(in_ms) {
-                Ok(wait) if wait > 0 || row.get::<_, DateTime<Utc>>("now") < row.get("next_fire_at") => {
-                    pause = pause.min(Duration::from_millis(wait.max(1)));
-                    break;
-                }
-                _ => fired |= self.fire(&row).await?,
+            if row.get::<_, DateTime<Utc>>("next_fire_at") > row.get::<_, DateTime<Utc>>("now") {
+                pause = pause.min(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0) + 1));
+                break;
             }
+            fired |= self.fire(&row).await?;
         }
         if fired {
             self.bell.wake(Topic::Task);
@@ -57,10 +55,12 @@ impl Loop for Scheduler {
 
 impl Scheduler {
     async fn plan(&self, row: &Row) -> Result<(), DbError> {
-        let (name, spec, zone): (String, String, String) = (row.get("name"), row.get("spec"), row.get("time_zone"));
+        let (name, spec, zone): (String, String, String) =
+            (row.get("name"), row.get("spec"), row.get("time_zone"));
         let (next, error) = match Recurrence::parse(&spec, &zone, row.get("anchor")) {
             Ok(recurrence) => {
-                let (from, start): (DateTime<Utc>, Option<DateTime<Utc>>) = (row.get("plan_from"), row.get("start_at"));
+                let (from, start): (DateTime<Utc>, Option<DateTime<Utc>>) =
+                    (row.get("plan_from"), row.get("start_at"));
                 let next = match start.filter(|start| *start >= from) {
                     Some(start) => recurrence.next_from(start),
                     None => recurrence.next_after(from),
@@ -79,7 +79,8 @@ impl Scheduler {
 
     /// Fires a due schedule; false when another daemon did, or it was edited meanwhile.
     async fn fire(&self, row: &Row) -> Result<bool, DbError> {
-        let (name, spec, zone): (String, String, String) = (row.get("name"), row.get("spec"), row.get("time_zone"));
+        let (name, spec, zone): (String, String, String) =
+            (row.get("name"), row.get("spec"), row.get("time_zone"));
         let (due, now): (DateTime<Utc>, DateTime<Utc>) = (row.get("next_fire_at"), row.get("now"));
         let next = match Recurrence::parse(&spec, &zone, row.get("anchor")) {
             Ok(recurrence) => catch_up(&recurrence, due, now, row.get("end_at")),
@@ -89,7 +90,8 @@ impl Scheduler {
                 Fire { nominal: due, next: None, missed: 0 }
             }
         };
-        let fired = self.db.row("schedule.fire", &[&name, &due, &next.nominal, &next.next, &next.missed]).await?;
+        let fired =
+            self.db.row("schedule.fire", &[&name, &due, &next.nominal, &next.next, &next.missed]).await?;
         let task: Option<i64> = fired.and_then(|row| row.get(0));
         if let Some(task) = task {
             tracing::info!(schedule.name = name, nominal_at = %next.nominal, missed = next.missed, task.id = task, "fired");

@@ -102,7 +102,12 @@ impl Runner {
         }
     }
 
-    async fn perform(&self, task: &Arc<ClaimedTask>, step: i16, spec: Value) -> Result<(Effect, Value), Ended> {
+    async fn perform(
+        &self,
+        task: &Arc<ClaimedTask>,
+        step: i16,
+        spec: Value,
+    ) -> Result<(Effect, Value), Ended> {
         let effect = Effect { task: Arc::clone(task), step, spec };
         match self.executors.perform(effect.clone()).await {
             Ok(response) => Ok((effect, response)),
@@ -121,13 +126,22 @@ pub async fn record(store: &Store, task: &ClaimedTask, mut outcome: Outcome) {
     loop {
         match store.end_attempt(task, &outcome).await {
             Ok(Recorded::Yes) => {
-                tracing::debug!(task.id = task.id, attempt.no = task.attempt, definition = task.definition,
-                    outcome = outcome.word(), "attempt ended");
+                tracing::debug!(
+                    task.id = task.id,
+                    attempt.no = task.attempt,
+                    definition = task.definition,
+                    outcome = outcome.word(),
+                    "attempt ended"
+                );
                 return;
             }
             Ok(Recorded::Stale) => {
-                tracing::warn!(task.id = task.id, attempt.no = task.attempt, outcome = outcome.word(),
-                    "the claim was gone: the task was cancelled, ended or taken over");
+                tracing::warn!(
+                    task.id = task.id,
+                    attempt.no = task.attempt,
+                    outcome = outcome.word(),
+                    "the claim was gone: the task was cancelled, ended or taken over"
+                );
                 return;
             }
             Err(error) if error.is_outage() => {}
@@ -163,7 +177,9 @@ fn from_database(error: DbError) -> Ended {
         return Ended::Recorded;
     }
     match error {
-        DbError::Postgres(ref pg) if !error.is_outage() => Ended::With(Outcome::Failed(sqlstate::document(pg), None)),
+        DbError::Postgres(ref pg) if !error.is_outage() => {
+            Ended::With(Outcome::Failed(sqlstate::document(pg), None))
+        }
         other => Ended::With(Outcome::Lost(json!({ "message": other.to_string() }))),
     }
 }
@@ -186,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_plan_is_laid_over_the_definitions_effect() {
-        let merged = overlay(&json!({ "program": "mail", "args": ["-v"] }), json!({ "args": [], "input": 1 }));
+        let merged =
+            overlay(&json!({ "program": "mail", "args": ["-v"] }), json!({ "args": [], "input": 1 }));
         assert_eq!(merged, json!({ "program": "mail", "args": [], "input": 1 }));
     }
 }

@@ -75,7 +75,8 @@ impl Loop for Dispatcher {
         if free == 0 || !self.node.holds_lease() {
             self.hungry.store(true, Ordering::SeqCst);
             // A slot may have got free between the look and the mark.
-            let longest = if self.slots.available_permits() > 0 && free == 0 { Duration::ZERO } else { self.poll };
+            let longest =
+                if self.slots.available_permits() > 0 && free == 0 { Duration::ZERO } else { self.poll };
             return Ok(Pass::Idle(longest));
         }
         self.compare().await?;
@@ -151,7 +152,10 @@ impl Loop for DefinitionReader {
         names.sort();
         if self.except.replace(names.clone()) {
             if !names.is_empty() {
-                tracing::info!(definitions = names.join(", "), "this node lacks the handler or program of these; it leaves them to others");
+                tracing::info!(
+                    definitions = names.join(", "),
+                    "this node lacks the handler or program of these; it leaves them to others"
+                );
             }
             self.bell.wake(Topic::Task);
         }

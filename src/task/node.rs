@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
@@ -33,10 +34,8 @@ impl Heartbeat {
     async fn register(&self) -> Result<i64, DbError> {
         let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
         let process = i32::try_from(std::process::id()).unwrap_or(0);
-        let row = self
-            .db
-            .row("node.register", &[&self.name, &env!("CARGO_PKG_VERSION"), &process, &lease])
-            .await?;
+        let row =
+            self.db.row("node.register", &[&self.name, &env!("CARGO_PKG_VERSION"), &process, &lease]).await?;
         Ok(row.map_or(0, |row| row.get("id")))
     }
 }
@@ -48,8 +47,10 @@ impl Loop for Heartbeat {
     async fn run_once(&mut self) -> Result<Pass, DbError> {
         let sent = Instant::now();
         let id = self.node.id();
-        let beat = self.db.row("node.heartbeat", &[&id]);
-        let alive = tokio::time::timeout(HEARTBEAT_DEADLINE, beat).await.unwrap_or(Err(DbError::Silent))?.is_some();
+        let parameters: [&(dyn ToSql + Sync); 1] = [&id];
+        let beat = self.db.row("node.heartbeat", &parameters);
+        let alive =
+            tokio::time::timeout(HEARTBEAT_DEADLINE, beat).await.unwrap_or(Err(DbError::Silent))?.is_some();
         let had_lease = self.node.holds_lease();
         if alive {
             self.node.renew(id, Some(sent));

@@ -45,7 +45,11 @@ impl Store {
         let rows = self.db.rows("task.claim", &[&node, &limit, &queues, &except]).await?;
         let mut rows: Vec<Row> = rows;
         rows.sort_by_key(|row| {
-            (row.get::<_, i16>("priority"), row.get::<_, chrono::DateTime<chrono::Utc>>("run_at"), row.get::<_, i64>("id"))
+            (
+                row.get::<_, i16>("priority"),
+                row.get::<_, chrono::DateTime<chrono::Utc>>("run_at"),
+                row.get::<_, i64>("id"),
+            )
         });
         Ok(rows.iter().filter_map(|row| claimed(row, node)).collect())
     }
@@ -68,7 +72,9 @@ impl Store {
         let (result, error, after): (Option<&Value>, Option<&Value>, Option<i64>) = match outcome {
             Outcome::Done(result) => (Some(result), None, None),
             Outcome::Failed(error, after) => (None, Some(error), after.map(milliseconds)),
-            Outcome::Rejected(error) | Outcome::TimedOut(error) | Outcome::Lost(error) => (None, Some(error), None),
+            Outcome::Rejected(error) | Outcome::TimedOut(error) | Outcome::Lost(error) => {
+                (None, Some(error), None)
+            }
             Outcome::Snoozed(after) => (None, None, Some(milliseconds(*after))),
             Outcome::Cancelled | Outcome::Interrupted => (None, None, None),
         };

@@ -1,0 +1,378 @@
+//! The daemon, from configuration to goodbye: reach the database, see to the schema, start the loops, announce, drain.
+//!
+//! A database that is away, restarting, failing over or read-only is waited for, at the start as at any time. What ends
+//! the daemon is a configuration that cannot work, a schema that does not fit, or a signal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use deadpool_postgres::RecyclingMethod;
+use sd_notify::NotifyState;
+use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::change::router::Router;
+use crate::channel;
+use crate::config::Config;
+use crate::db::connect::Connector;
+use crate::db::doorbell::{self, Bell};
+use crate::db::embedded::{Options, PrivatePostgres};
+use crate::db::listener::{Ear, Listener};
+use crate::db::migrate::{self, MigrateError};
+use crate::db::query::{Db, SESSION_SETUP};
+use crate::executor::exec::{Program, Programs};
+use crate::executor::native::Handlers;
+use crate::executor::sql::SqlExecutor;
+use crate::executor::{Executors, exec};
+use crate::schedule::scheduler::Scheduler;
+use crate::service::{Crew, Health, Services};
+use crate::shutdown::{self, Shutdown};
+use crate::status;
+use crate::status::snapshot::Snapshots;
+use crate::task::Node;
+use crate::task::attempt::Runner;
+use crate::task::completer::Completer;
+use crate::task::dispatcher::{DefinitionReader, Dispatcher, Except};
+use crate::task::node::{Canceller, Heartbeat, watch_lease};
+use crate::task::rescuer::Rescuer;
+use crate::task::running::{Running, StopReason};
+use crate::task::store::Store;
+
+/// Sessions for the daemon's own loops, beside those of sql tasks.
+const OWN_SESSIONS: usize = 4;
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// After the drain time, attempts that were told to stop get this long to be recorded.
+const RECORD_TIME: Duration = Duration::from_secs(5);
+/// Name of the database inside the private Postgres.
+pub const PRIVATE_DATABASE: &str = "rowbeat";
+
+/// Why the daemon gave up by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The schema does not fit this binary: somebody has to act.
+    #[error(transparent)]
+    Schema(#[from] MigrateError),
+    /// The configuration cannot work on this machine.
+    #[error("{0}")]
+    Configuration(String),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// What to tell the embedder when the daemon is up.
+#[derive(Debug, Clone)]
+pub struct Up {
+    /// How to reach the database.
+    pub connector: Connector,
+    /// The psql line for the private Postgres, if it is one.
+    pub psql: Option<String>,
+    /// Where the status is served.
+    pub http: Option<std::net::SocketAddr>,
+}
+
+/// A daemon to be run.
+pub struct Daemon {
+    config: Config,
+    handlers: Handlers,
+    private: Options,
+    ears: broadcast::Sender<Ear>,
+    up: Option<tokio::sync::oneshot::Sender<Up>>,
+}
+
+impl Daemon {
+    /// A daemon with this configuration and no Rust handlers.
+    pub fn new(config: Config) -> Self {
+        let private = Options::from(&config.private_postgres);
+        Self { config, handlers: Handlers::new(), private, ears: broadcast::channel(1024).0, up: None }
+    }
+
+    /// With handlers for `native` tasks.
+    #[must_use]
+    pub fn with_handlers(mut self, handlers: Handlers) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
+    /// With other options for the private Postgres.
+    #[must_use]
+    pub fn with_private_postgres(mut self, options: Options) -> Self {
+        self.private = options;
+        self
+    }
+
+    /// Tells once when it is up.
+    #[must_use]
+    pub fn when_up(mut self, up: tokio::sync::oneshot::Sender<Up>) -> Self {
+        self.up = Some(up);
+        self
+    }
+
+    /// Tells everything that the listening session hears.
+    pub fn ears(&self) -> broadcast::Receiver<Ear> {
+        self.ears.subscribe()
+    }
+
+    /// Runs until `shutdown` is asked for and what runs has ended.
+    ///
+    /// # Errors
+    /// When the configuration cannot work or the schema does not fit; never because the database is away.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), DaemonError> {
+        for warning in &self.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let http = match self.config.http.listen {
+            Some(address) => Some(status::bind(address).await.map_err(|error| {
+                DaemonError::Configuration(format!(
+                    "http.listen {address}: {error}; choose another or \"off\""
+                ))
+            })?),
+            None => None,
+        };
+        let mut private = match self.config.database {
+            Some(_) => None,
+            None => Some(start_private(self.private.clone()).await?),
+        };
+        let connector = match (&self.config.database, &private) {
+            (Some(database), _) => {
+                Connector::new(database).map_err(|error| DaemonError::Configuration(error.to_string()))?
+            }
+            (None, Some(private)) => private.connector(PRIVATE_DATABASE).context("private Postgres")?,
+            (None, None) => unreachable!("without a database there is a private one"),
+        };
+        let up = Up {
+            connector: connector.clone(),
+            psql: private.as_ref().map(|private| private.psql_command(PRIVATE_DATABASE)),
+            http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
+        };
+        let health = Health::default();
+        let limit = Duration::from_secs(60).max(self.config.node.poll_interval * 12);
+        let snapshots = Arc::new(Snapshots {
+            db: std::sync::OnceLock::new(),
+            health: health.clone(),
+            node: Node::default(),
+            running: Running::default(),
+            bell: Bell::default(),
+            started: Instant::now(),
+            limit,
+        });
+        let stop = CancellationToken::new();
+        let mut outer = Services::new(stop.clone(), health.clone());
+        if let Some(listener) = http {
+            outer.spawn(status::serve(listener, Arc::clone(&snapshots), stop.clone()));
+        }
+        outer.spawn(shutdown::feed_watchdog(health.clone(), limit * 2, stop.clone()));
+        let ended = tokio::select! {
+            reached = reach_schema(&connector, private.is_some()) => match reached {
+                Ok(()) => {
+                    let up = self.up.take().map(|sender| (sender, up));
+                    self.work(connector, snapshots, up, &mut private, &shutdown).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            () = shutdown.drain.cancelled() => Ok(()),
+        };
+        stop.cancel();
+        outer.join().await;
+        if let Some(private) = private {
+            private.stop().await.context("private Postgres")?;
+        }
+        ended
+    }
+
+    /// The daemon's life with a database: start the loops, announce, wait for the end, drain.
+    async fn work(
+        &self,
+        connector: Connector,
+        snapshots: Arc<Snapshots>,
+        up: Option<(tokio::sync::oneshot::Sender<Up>, Up)>,
+        private: &mut Option<PrivatePostgres>,
+        shutdown: &Shutdown,
+    ) {
+        let poll = self.config.node.poll_interval;
+        let (node, running, bell, health) = (
+            snapshots.node.clone(),
+            snapshots.running.clone(),
+            snapshots.bell.clone(),
+            snapshots.health.clone(),
+        );
+        let db = Db::new(connector.pool(OWN_SESSIONS, RecyclingMethod::Fast, SESSION_SETUP));
+        // Set once: the daemon works with one database all its life.
+        let _ = snapshots.db.set(db.clone());
+        let tasks_pool = connector.pool(self.config.max_connections, RecyclingMethod::Clean, "");
+        let store = Store::new(db.clone());
+        let (completer, completing) = Completer::new(store.clone());
+        let runner = Runner {
+            store: store.clone(),
+            completer,
+            sql: SqlExecutor::new(tasks_pool, connector.clone()),
+            executors: Executors { native: self.handlers.clone(), exec: self.programs() },
+        };
+        let (heard, to_enqueue) = mpsc::channel(channel::BACKLOG);
+        let listener =
+            Listener::new(connector.clone(), bell.clone(), health.clone(), heard, self.ears.clone());
+        let crew = Crew::default();
+        let except = Except::default();
+
+        // Lives until the drain is over: the lease must hold, cancellations be heard, completions be written.
+        let last = CancellationToken::new();
+        let mut lasting = Services::new(last.clone(), health.clone());
+        lasting.spawn_loop(
+            Heartbeat {
+                db: db.clone(),
+                node: node.clone(),
+                name: self.config.node.name.clone(),
+                bell: bell.clone(),
+            },
+            bell.clone(),
+        );
+        lasting.spawn(watch_lease(node.clone(), running.clone(), last.clone()));
+        lasting.spawn_loop(
+            Canceller { store: store.clone(), node: node.clone(), running: running.clone(), poll },
+            bell.clone(),
+        );
+        lasting.spawn(listener.run(last.clone()));
+        lasting.spawn(doorbell::guard(connector.clone(), bell.clone(), last.clone()));
+        lasting.spawn(channel::enqueue_heard(db.clone(), bell.clone(), to_enqueue));
+        lasting.spawn(completing);
+
+        // Takes new work: ends first.
+        let mut taking = Services::new(shutdown.drain.clone(), health.clone());
+        taking.spawn_loop(
+            DefinitionReader { runner: runner.clone(), except: except.clone(), bell: bell.clone(), poll },
+            bell.clone(),
+        );
+        taking.spawn_loop(Router { db: db.clone(), bell: bell.clone(), poll }, bell.clone());
+        taking.spawn_loop(Scheduler { db: db.clone(), bell: bell.clone(), poll }, bell.clone());
+        taking.spawn_loop(Rescuer { db: db.clone() }, bell.clone());
+        taking.spawn_loop(
+            Dispatcher {
+                node: node.clone(),
+                runner,
+                crew: crew.clone(),
+                running: running.clone(),
+                bell: bell.clone(),
+                slots: Arc::new(Semaphore::new(self.config.node.concurrency)),
+                queues: self.config.node.queues.clone(),
+                poll,
+                except,
+                hungry: Arc::default(),
+                compare_at: Vec::new(),
+            },
+            bell.clone(),
+        );
+
+        tracing::info!(
+            database = connector.describe(),
+            http = up.as_ref().and_then(|(_, up)| up.http).map(tracing::field::display),
+            "started"
+        );
+        shutdown::tell(&[NotifyState::Ready, NotifyState::Status("working")]);
+        if let Some((sender, up)) = up {
+            // Whoever asked may be gone.
+            let _ = sender.send(up);
+        }
+        keep_private(private, &shutdown.drain).await;
+
+        tracing::info!(running = crew.len(), "stopping: no new work, waiting for what runs");
+        shutdown::tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        taking.join().await;
+        self.drain(&crew, &running, shutdown).await;
+        let _ = db.row("node.stop", &[&node.id()]).await;
+        last.cancel();
+        lasting.join().await;
+        tracing::info!("stopped");
+    }
+
+    /// Waits for the attempts in flight, at most the drain time; then they are told to stop and are released.
+    async fn drain(&self, crew: &Crew, running: &Running, shutdown: &Shutdown) {
+        tokio::select! {
+            () = crew.finished() => return,
+            () = tokio::time::sleep(self.config.node.drain_timeout) => {}
+            () = shutdown.now.cancelled() => {}
+        }
+        tracing::warn!(
+            running = crew.len(),
+            "the drain time is over; what still runs is interrupted and will run again"
+        );
+        running.stop_all(StopReason::Interrupted);
+        if tokio::time::timeout(RECORD_TIME, crew.finished()).await.is_err() {
+            tracing::warn!(
+                running = crew.len(),
+                "some attempts could not be recorded; other nodes will take them over"
+            );
+        }
+    }
+
+    fn programs(&self) -> Programs {
+        let programs = self.config.programs.iter().map(|(name, program)| {
+            let program = Program {
+                path: program.path.clone(),
+                args: program.args.clone(),
+                env: program.env.clone(),
+                working_dir: program.working_dir.clone(),
+            };
+            (name.clone(), program)
+        });
+        exec::Programs::new(programs.collect())
+    }
+}
+
+async fn start_private(options: Options) -> Result<PrivatePostgres, DaemonError> {
+    shutdown::tell_status("starting the private Postgres");
+    let private = PrivatePostgres::start(options)
+        .await
+        .map_err(|error| DaemonError::Configuration(error.to_string()))?;
+    private.create_database(PRIVATE_DATABASE).await.context("private Postgres")?;
+    let folder: PathBuf = private.data_dir().to_owned();
+    tracing::info!(folder = %folder.display(), "private Postgres started");
+    Ok(private)
+}
+
+/// Waits for the end of the daemon, and meanwhile restarts the private Postgres when it dies.
+async fn keep_private(private: &mut Option<PrivatePostgres>, stop: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)), if private.is_some() => {}
+        }
+        if let Some(private) = private {
+            match private.run_once().await {
+                Ok(false) => {}
+                Ok(true) => tracing::warn!("the private Postgres had ended; it was started again"),
+                Err(error) => tracing::error!(%error, "the private Postgres cannot be kept running"),
+            }
+        }
+    }
+}
+
+/// Waits for the database, for ever, then sees to the schema.
+async fn reach_schema(connector: &Connector, private: bool) -> Result<(), DaemonError> {
+    let mut pause = Duration::from_millis(100);
+    let mut silent = false;
+    loop {
+        let seen_to = if private {
+            migrate::migrate(connector).await.map(drop)
+        } else {
+            migrate::install_or_check(connector).await
+        };
+        let error = match seen_to {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_outage() => error,
+            Err(error) => return Err(error.into()),
+        };
+        if !silent {
+            tracing::warn!(%error, "waiting for the database");
+            silent = true;
+        }
+        shutdown::tell(&[
+            NotifyState::Status(&format!("waiting for the database: {error}")),
+            NotifyState::ExtendTimeoutUsec(30_000_000),
+        ]);
+        tokio::time::sleep(pause.mul_f32(0.75 + fastrand::f32() / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_WAIT);
+    }
+}

@@ -1,0 +1,86 @@
+//! The status as Prometheus text.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// Renders the numbers of a status document.
+pub fn render(status: &Value) -> String {
+    let mut text = String::new();
+    gauge(
+        &mut text,
+        "rowbeat_up",
+        "Whether the database answered.",
+        [(String::new(), f64::from(u8::from(status["problem"].is_null())))],
+    );
+    gauge(
+        &mut text,
+        "rowbeat_listening",
+        "Whether notifications arrive.",
+        [(String::new(), f64::from(u8::from(status["listening"] == true)))],
+    );
+    gauge(
+        &mut text,
+        "rowbeat_uptime_seconds",
+        "Age of the process.",
+        [(String::new(), number(&status["uptime_ms"]) / 1000.0)],
+    );
+    gauge(
+        &mut text,
+        "rowbeat_running_here",
+        "Attempts in flight on this node.",
+        [(String::new(), number(&status["running_here"]))],
+    );
+    let passes = status["loops"].as_object().into_iter().flatten();
+    gauge(
+        &mut text,
+        "rowbeat_loop_last_pass_seconds",
+        "Age of each loop's latest complete pass.",
+        passes.map(|(name, health)| (label("loop", name), number(&health["last_pass_ms"]) / 1000.0)),
+    );
+    for (field, help) in
+        [("waiting", "Live tasks"), ("running", "Running tasks"), ("available", "Tasks due and waiting")]
+    {
+        let queues = status["queues"].as_array().into_iter().flatten();
+        gauge(
+            &mut text,
+            &format!("rowbeat_queue_{field}"),
+            &format!("{help}, by queue."),
+            queues.map(|queue| {
+                (label("queue", queue["queue"].as_str().unwrap_or_default()), number(&queue[field]))
+            }),
+        );
+    }
+    text
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (labels, value) in values {
+        let _ = writeln!(text, "{name}{labels} {value}");
+    }
+}
+
+fn label(key: &str, value: &str) -> String {
+    format!("{{{key}=\"{}\"}}", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn queues_become_labelled_gauges() {
+        let text =
+            render(&json!({ "queues": [{ "queue": "a\"b", "waiting": 3, "running": 1, "available": 2 }] }));
+        assert!(text.contains("rowbeat_queue_waiting{queue=\"a\\\"b\"} 3\n"), "{text}");
+        assert!(text.contains("# TYPE rowbeat_up gauge\nrowbeat_up 1\n"), "{text}");
+    }
+}
