@@ -321,6 +321,17 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
+    /// The error of a caller whose own limit was over first.
+    pub(super) fn timed_out(connector: &Connector, limit: Duration) -> Self {
+        let late =
+            |target: &Target| HostFailure { host: target.to_string(), cause: FailureCause::Timeout(limit) };
+        Self {
+            database: connector.config.dbname.clone(),
+            user: connector.config.user.clone(),
+            failures: connector.config.targets.iter().map(late).collect(),
+        }
+    }
+
     /// The server's SQLSTATE, when a server answered with one.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         self.driver_error()?.code()

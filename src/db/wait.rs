@@ -23,7 +23,14 @@ pub async fn wait_for_db(
 ) -> Result<(), ConnectError> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     for (attempt, delay) in (1..).zip(delays()) {
-        let Err(error) = connector.connect_with("wait-for-db", "select 1").await.map(drop) else { break };
+        let question = Box::pin(connector.connect_with("wait-for-db", "select 1"));
+        let answer = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, question)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::timed_out(connector, timeout.unwrap_or_default()))),
+            None => question.await,
+        };
+        let Err(error) = answer.map(drop) else { break };
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // The last sleep is cut short, so that the end of the time sees one more question.
         let delay = left.map_or(delay, |left| delay.min(left));
