@@ -26,7 +26,7 @@ pub fn running(data_dir: Option<&Path>) -> Result<Option<Running>, EmbeddedError
         Some(folder) => folder.to_owned(),
         None => default_data_dir()?,
     };
-    let Some(file) = cluster::PidFile::read(&data_dir.join("data"))? else { return Ok(None) };
+    let Some(file) = cluster::PidFile::read(&data_dir.join("data/postmaster.pid"))? else { return Ok(None) };
     match (file.is_alive(), file.socket_folder, file.port) {
         (true, Some(socket_folder), Some(port)) => Ok(Some(Running { pid: file.pid, socket_folder, port })),
         _ => Ok(None),
