@@ -42,7 +42,7 @@ fn free_port() -> u16 {
 
 /// A server on 127.0.0.1 with TLS, and the files that clients need.
 struct Server {
-    postgres: PrivatePostgres,
+    _postgres: PrivatePostgres,
     folder: tempfile::TempDir,
     port: u16,
 }
@@ -83,10 +83,10 @@ impl Server {
         options.settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let postgres = PrivatePostgres::start(options).await.unwrap();
         let admin = postgres.connector("postgres").unwrap();
-        let roles = "set default_transaction_read_only = off; create role certified login; create role plain login; \
-                     create role tls login; create role scram login password 'pw'";
+        let roles = "begin read write; create role certified login; create role plain login; \
+                     create role tls login; create role scram login password 'pw'; commit";
         ask(&admin, roles).await;
-        Self { postgres, folder, port }
+        Self { _postgres: postgres, folder, port }
     }
 
     /// A file for clients: readable by this process only.
