@@ -63,8 +63,8 @@ pub struct LogConfig {
     pub level: String,
 }
 
-/// A program that `exec` tasks may run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A program that `exec` tasks may run. `Debug` shows the names of its variables only, for a value may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ProgramConfig {
     /// Absolute path.
     pub path: PathBuf,
@@ -74,6 +74,17 @@ pub struct ProgramConfig {
     pub env: BTreeMap<String, String>,
     /// Folder it starts in.
     pub working_dir: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for ProgramConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProgramConfig")
+            .field("path", &self.path)
+            .field("args", &self.args)
+            .field("env", &self.env.keys())
+            .field("working_dir", &self.working_dir)
+            .finish()
+    }
 }
 
 /// Takes values out of the document, with defaults; notes errors and what is in force.

@@ -236,7 +236,8 @@ fn no_error_and_no_effective_row_shows_a_secret() {
     // A slash that is not escaped makes a port of half of the password.
     let shown = errors("", &[("DATABASE_URL", "postgres://u:hunter2/x@a/d")]).join("\n");
     assert!(shown.contains("%2F") && !shown.contains("hunter2"), "{shown}");
-    let config = load("", &[("DATABASE_URL", "postgres://u:hunter2@a/d")]).unwrap();
+    let program = "[programs.x]\npath = \"/bin/true\"\nenv = { TOKEN = \"hunter2\" }\n";
+    let config = load(program, &[("DATABASE_URL", "postgres://u:hunter2@a/d")]).unwrap();
     let rows = format!("{:?} {config:?}", config.effective());
     assert!(rows.contains("***") && !rows.contains("hunter2"), "{rows}");
 }

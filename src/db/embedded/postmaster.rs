@@ -4,7 +4,6 @@
 //! Postgres of this data directory, and starts its own: then its life hangs on ours again.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -284,6 +283,7 @@ fn holder(file: &PidFile, data: &Path, account: &Account) -> Holder {
 /// A Postgres works in its data directory, and says its name.
 #[cfg(target_os = "linux")]
 fn identify(pid: i32, data: &Path, account: &Account) -> Holder {
+    use std::os::unix::fs::MetadataExt;
     let process = PathBuf::from(format!("/proc/{pid}"));
     let Ok(stat) = fs::read_to_string(process.join("stat")) else { return Holder::Other };
     let Some((start, rest)) = stat.rsplit_once(')') else { return Holder::Unknown };
