@@ -182,3 +182,41 @@ fn database_rows(config: &DatabaseConfig, parameters: &parameters::Parameters) -
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::document::Document;
+    use super::keys::KEYS;
+
+    const EXAMPLE: &str = include_str!("../systemd/rowbeat.toml.example");
+
+    /// The example with every key in force: a comment is `# text`, a key `#key = value`.
+    fn uncommented() -> String {
+        let lines = EXAMPLE.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => key,
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_has_every_key_and_no_other() {
+        let mut errors = Vec::new();
+        let document = Document::read(&uncommented(), "rowbeat.toml.example", &mut errors);
+        assert!(errors.is_empty(), "{errors:#?}");
+        for key in KEYS {
+            let dotted = format!("{}.{}", key.section.replace('*', "report"), key.name);
+            assert!(document.get(&dotted).is_some(), "{dotted} is not in the example");
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_example_is_explained() {
+        let lines: Vec<_> = EXAMPLE.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.starts_with('#') && !line.starts_with("# ") {
+                assert!(lines[at - 1].starts_with('#'), "{line} has no comment above it");
+            }
+        }
+    }
+}

@@ -17,7 +17,6 @@ pub struct Environment {
 
 impl Environment {
     /// The real one. Variables that are not UTF-8 are left out.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the environment, once")]
     pub fn of_process() -> Self {
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

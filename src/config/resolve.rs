@@ -188,7 +188,16 @@ impl Resolver<'_, '_> {
         for text in self.list("port") {
             match text.parse() {
                 Ok(0) | Err(_) if !text.is_empty() => {
-                    self.refuse("port", format!("\"{text}\" is no port"), "give a number from 1 to 65535");
+                    // In a URL this may be a piece of a password with a / in it.
+                    let of_url =
+                        self.setting("port").is_some_and(|setting| setting.origin.key.contains(" in "));
+                    let (shown, more) = if of_url {
+                        ("this".to_owned(), "; a / or @ in the password is written %2F or %40")
+                    } else {
+                        (format!("\"{text}\""), "")
+                    };
+                    let remedy = format!("give a number from 1 to 65535{more}");
+                    self.refuse("port", format!("{shown} is no port"), remedy);
                 }
                 Ok(port) => ports.push(port),
                 Err(_) => ports.push(5432),

@@ -63,8 +63,8 @@ pub struct LogConfig {
     pub level: String,
 }
 
-/// A program that `exec` tasks may run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A program that `exec` tasks may run. `Debug` shows the names of its variables only, for a value may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ProgramConfig {
     /// Absolute path.
     pub path: PathBuf,
@@ -74,6 +74,17 @@ pub struct ProgramConfig {
     pub env: BTreeMap<String, String>,
     /// Folder it starts in.
     pub working_dir: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for ProgramConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProgramConfig")
+            .field("path", &self.path)
+            .field("args", &self.args)
+            .field("env", &self.env.keys())
+            .field("working_dir", &self.working_dir)
+            .finish()
+    }
 }
 
 /// Takes values out of the document, with defaults; notes errors and what is in force.
@@ -97,7 +108,7 @@ impl<'a> Sections<'a> {
     }
 
     /// Notes a value that is in force.
-    pub(crate) fn show(&mut self, key: &str, value: impl ToString, source: &str) {
+    pub(crate) fn show(&mut self, key: &str, value: &(impl std::fmt::Display + ?Sized), source: &str) {
         self.rows.push(EffectiveRow { key: key.into(), value: value.to_string(), source: source.into() });
     }
 
@@ -110,7 +121,7 @@ impl<'a> Sections<'a> {
         let mut data_dir = self.path("private_postgres.data_dir");
         if let (None, Some(folder)) = (&data_dir, state) {
             let below = PathBuf::from(folder).join("postgres");
-            self.show("private_postgres.data_dir", below.display(), "STATE_DIRECTORY");
+            self.show("private_postgres.data_dir", &below.display(), "STATE_DIRECTORY");
             data_dir = Some(below);
         }
         PrivatePostgresConfig { bindir: self.path("private_postgres.bindir"), data_dir }
@@ -140,7 +151,7 @@ impl<'a> Sections<'a> {
         if queues.is_empty() || queues.iter().any(String::is_empty) {
             self.refuse(key, place, "a queue has no name", "name at least one queue, or write [\"*\"]");
         }
-        self.show(key, queues.join(", "), place);
+        self.show(key, &queues.join(", "), place);
         queues.clone()
     }
 
@@ -199,7 +210,7 @@ impl<'a> Sections<'a> {
             }
             let args = match self.document.get(&key("args")) {
                 Some(Entry { value: Value::Texts(args), place }) => {
-                    self.show(&key("args"), args.join(" "), place);
+                    self.show(&key("args"), &args.join(" "), place);
                     args.clone()
                 }
                 _ => Vec::new(),
@@ -207,7 +218,7 @@ impl<'a> Sections<'a> {
             let env = match self.document.get(&key("env")) {
                 Some(Entry { value: Value::Map(env), place }) => {
                     // Only the names: the values may be secrets.
-                    self.show(&key("env"), env.keys().cloned().collect::<Vec<_>>().join(", "), place);
+                    self.show(&key("env"), &env.keys().cloned().collect::<Vec<_>>().join(", "), place);
                     env.clone()
                 }
                 _ => BTreeMap::new(),
@@ -221,12 +232,12 @@ impl<'a> Sections<'a> {
     /// A whole number within limits.
     pub(crate) fn count(&mut self, key: &str, default: usize, limits: RangeInclusive<usize>) -> usize {
         let Some(Entry { value: Value::Integer(number), place }) = self.document.get(key) else {
-            self.show(key, default, DEFAULT);
+            self.show(key, &default, DEFAULT);
             return default;
         };
         match usize::try_from(*number).ok().filter(|number| limits.contains(number)) {
             Some(number) => {
-                self.show(key, number, place);
+                self.show(key, &number, place);
                 number
             }
             None => {
@@ -239,12 +250,12 @@ impl<'a> Sections<'a> {
 
     fn duration(&mut self, key: &str, default: Duration, least: Duration) -> Duration {
         let Some((text, place)) = self.document.text(key) else {
-            self.show(key, format_duration(default), DEFAULT);
+            self.show(key, &format_duration(default), DEFAULT);
             return default;
         };
         match parse_duration(text) {
             Some(duration) if duration >= least => {
-                self.show(key, format_duration(duration), place);
+                self.show(key, &format_duration(duration), place);
                 duration
             }
             Some(_) => {

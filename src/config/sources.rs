@@ -1,7 +1,7 @@
 //! The layers of the connection parameters: which sources there are, and in which order they count.
 //!
-//! 1. the keys of `[database]`, single keys before `url`; 2. `DATABASE_URL`, unless the file names a server; 3. the service
-//! file; 4. libpq's `PG*` variables. Without any of them the private Postgres is meant.
+//! First the keys of `[database]` (single keys before `url`), then `DATABASE_URL` unless the file names a server, then the
+//! service file, then libpq's `PG*` variables. Without any of them the private Postgres is meant.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

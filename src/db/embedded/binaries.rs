@@ -22,8 +22,10 @@ pub(super) fn choose(bindir: Option<&Path>, data: Option<(PathBuf, u32)>) -> Res
         None => installed()?,
     };
     let Some((data_dir, data)) = data else {
+        // Of equals the first: pg_config knows better than PATH.
         return found
             .into_iter()
+            .rev()
             .max_by_key(|binaries| binaries.major)
             .ok_or(EmbeddedError::NoBinaries { looked: String::new() });
     };
@@ -56,7 +58,9 @@ fn installed() -> Result<Vec<Binaries>, EmbeddedError> {
     folders.extend(["/usr/bin", "/usr/local/bin", "/usr/local/pgsql/bin"].map(PathBuf::from));
     folders.extend(on_path("postgres"));
     let mut seen = std::collections::BTreeSet::new();
-    folders.retain(|folder| folder.join("postgres").exists() && seen.insert(folder.clone()));
+    folders.retain(|folder| {
+        std::fs::canonicalize(folder.join("postgres")).is_ok_and(|program| seen.insert(program))
+    });
     let found: Vec<_> = folders.iter().filter_map(|folder| inspect(folder).ok()).collect();
     if found.is_empty() {
         let looked = "pg_config --bindir, /usr/lib/postgresql/*/bin, /usr/bin, /usr/local, Homebrew, Postgres.app, PATH";

@@ -222,10 +222,9 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// Reads the pid file of a cluster; `None` when there is none, or none with a process id.
-    pub(super) fn read(data: &Path) -> Result<Option<Self>, EmbeddedError> {
-        let path = data.join("postmaster.pid");
-        match fs::read_to_string(&path) {
+    /// Reads a pid file, the cluster's or the socket's; `None` when there is none, or none with a process id.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, EmbeddedError> {
+        match fs::read_to_string(path) {
             Ok(text) => Ok(Self::parse(&text)),
             Err(error)
                 if matches!(
@@ -260,12 +259,11 @@ impl PidFile {
     /// Marks the file's process as gone although its id is taken by another process now.
     ///
     /// The file itself stays: its last lines let the server see by itself whether any process still uses the cluster's memory.
-    pub(super) fn disown(data: &Path) -> Result<(), EmbeddedError> {
-        let path = data.join("postmaster.pid");
+    pub(super) fn disown(path: &Path) -> Result<(), EmbeddedError> {
         let failed = || EmbeddedError::io(format!("correcting {}", path.display()));
-        let text = fs::read_to_string(&path).map_err(failed())?;
+        let text = fs::read_to_string(path).map_err(failed())?;
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
-        fs::write(&path, format!("{NO_PROCESS}\n{rest}")).map_err(failed())
+        fs::write(path, format!("{NO_PROCESS}\n{rest}")).map_err(failed())
     }
 }
 
@@ -286,12 +284,13 @@ mod tests {
     fn a_disowned_pid_file_names_no_process_and_keeps_the_rest() {
         let folder = tempfile::tempdir().unwrap();
         let text = format!("{}\n/x\n1\n5432\n/run\n\n 1 2\nready\n", std::process::id());
-        fs::write(folder.path().join("postmaster.pid"), &text).unwrap();
-        assert!(PidFile::read(folder.path()).unwrap().unwrap().is_alive());
-        PidFile::disown(folder.path()).unwrap();
-        let file = PidFile::read(folder.path()).unwrap().unwrap();
+        let path = folder.path().join("postmaster.pid");
+        fs::write(&path, &text).unwrap();
+        assert!(PidFile::read(&path).unwrap().unwrap().is_alive());
+        PidFile::disown(&path).unwrap();
+        let file = PidFile::read(&path).unwrap().unwrap();
         assert!(!file.is_alive());
-        let kept = fs::read_to_string(folder.path().join("postmaster.pid")).unwrap();
+        let kept = fs::read_to_string(&path).unwrap();
         assert!(kept.ends_with("\n/x\n1\n5432\n/run\n\n 1 2\nready\n"), "{kept}");
     }
 

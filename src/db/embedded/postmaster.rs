@@ -4,7 +4,6 @@
 //! Postgres of this data directory, and starts its own: then its life hangs on ours again.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ impl Postmaster {
         socket_folder: PathBuf,
         options: &Options,
     ) -> Result<(Self, Running), EmbeddedError> {
-        clear_the_way(&home, account).await?;
+        clear_the_way(&home, account, &socket_folder).await?;
         let child = spawn(&home, binaries, account, &socket_folder, options)?;
         let (binaries, account) = (binaries.clone(), account.clone());
         let mut postmaster = Self { child, home, binaries, account, socket_folder, stopped: false };
@@ -60,7 +59,7 @@ impl Postmaster {
 
     /// Starts it again after it ended by itself.
     pub(super) async fn restart(&mut self, options: &Options) -> Result<Running, EmbeddedError> {
-        clear_the_way(&self.home, &self.account).await?;
+        clear_the_way(&self.home, &self.account, &self.socket_folder).await?;
         self.respawn(options)?;
         self.answers(options).await
     }
@@ -206,8 +205,8 @@ fn spawn(
     set("logging_collector", "off");
     set("log_destination", "stderr");
     if !options.durable {
+        // Only what a crash of the machine needs: a crash of the server alone loses nothing.
         set("fsync", "off");
-        set("synchronous_commit", "off");
         set("full_page_writes", "off");
     }
     for (name, value) in &options.settings {
@@ -216,39 +215,56 @@ fn spawn(
     command.spawn().map_err(EmbeddedError::io(format!("starting {} as {}", program.display(), account.name)))
 }
 
-/// Deals with what an earlier server left: stops it if it runs, corrects a pid file that names somebody else by now.
-async fn clear_the_way(home: &Home, account: &Account) -> Result<(), EmbeddedError> {
-    let data = home.data();
-    let Some(file) = PidFile::read(&data)? else { return Ok(()) };
-    for (signal, patience) in [(Signal::SIGINT, FAST), (Signal::SIGQUIT, IMMEDIATE)] {
-        let deadline = Instant::now() + patience;
-        let mut signalled = false;
-        while Instant::now() < deadline {
-            match holder(&file, &data, account) {
-                Holder::Nobody => return Ok(()),
-                Holder::Other => return PidFile::disown(&data),
-                Holder::Unknown => {
-                    let problem =
-                        "cannot be looked at; stop it, or remove postmaster.pid there if it is no Postgres";
-                    return Err(EmbeddedError::Orphan { pid: file.pid, data_dir: data, problem });
-                }
-                Holder::OurServer if signalled => {}
-                Holder::OurServer => {
-                    tracing::warn!(
-                        postgres.pid = file.pid,
-                        "stopping the private Postgres that an earlier daemon left"
-                    );
-                    let _ = kill(Pid::from_raw(file.pid), signal);
-                    signalled = true;
-                }
+/// Deals with what an earlier server left: stops it if it runs, corrects pid files that name somebody else by now.
+async fn clear_the_way(home: &Home, account: &Account, socket_folder: &Path) -> Result<(), EmbeddedError> {
+    let (data, path) = (home.data(), home.data().join("postmaster.pid"));
+    if let Some(file) = PidFile::read(&path)? {
+        match holder(&file, &data, account) {
+            Holder::OurServer => stop_orphan(&file, &data, account).await?,
+            Holder::Unknown => {
+                let problem =
+                    "cannot be looked at; stop it, or remove postmaster.pid there if it is no Postgres";
+                return Err(EmbeddedError::Orphan { pid: file.pid, data_dir: data, problem });
             }
-            tokio::time::sleep(LOOK_EVERY).await;
-            if PidFile::read(&data)?.is_none() {
-                return Ok(());
-            }
+            Holder::Nobody | Holder::Other => {}
         }
     }
-    Err(EmbeddedError::Orphan { pid: file.pid, data_dir: data, problem: "does not stop; look at its log" })
+    // Read again: a server that stopped in order has taken its file away, one that did not is no more than a number.
+    if let Some(file) = PidFile::read(&path)?
+        && holder(&file, &data, account) == Holder::Other
+    {
+        PidFile::disown(&path)?;
+    }
+    // The socket has a lock file of its own, which stays when the server is killed.
+    for entry in fs::read_dir(socket_folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "lock")
+            && let Some(file) = PidFile::read(&path)?
+            && holder(&file, &data, account) == Holder::Other
+        {
+            PidFile::disown(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops a server of this data directory that is not our child; looks at it anew before each signal.
+async fn stop_orphan(file: &PidFile, data: &Path, account: &Account) -> Result<(), EmbeddedError> {
+    tracing::warn!(postgres.pid = file.pid, "stopping the private Postgres that an earlier daemon left");
+    for (signal, patience) in [(Signal::SIGINT, FAST), (Signal::SIGQUIT, IMMEDIATE)] {
+        if holder(file, data, account) == Holder::OurServer {
+            let _ = kill(Pid::from_raw(file.pid), signal);
+        }
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if holder(file, data, account) != Holder::OurServer {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    let problem = "does not stop; look at its log";
+    Err(EmbeddedError::Orphan { pid: file.pid, data_dir: data.to_owned(), problem })
 }
 
 /// Who has the process id of a pid file.
@@ -267,6 +283,7 @@ fn holder(file: &PidFile, data: &Path, account: &Account) -> Holder {
 /// A Postgres works in its data directory, and says its name.
 #[cfg(target_os = "linux")]
 fn identify(pid: i32, data: &Path, account: &Account) -> Holder {
+    use std::os::unix::fs::MetadataExt;
     let process = PathBuf::from(format!("/proc/{pid}"));
     let Ok(stat) = fs::read_to_string(process.join("stat")) else { return Holder::Other };
     let Some((start, rest)) = stat.rsplit_once(')') else { return Holder::Unknown };

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tokio_postgres::error::SqlState;
+
 use super::error::EmbeddedError;
 use super::{SUPERUSER, cluster, default_data_dir};
 use crate::config::DatabaseConfig;
@@ -26,7 +28,7 @@ pub fn running(data_dir: Option<&Path>) -> Result<Option<Running>, EmbeddedError
         Some(folder) => folder.to_owned(),
         None => default_data_dir()?,
     };
-    let Some(file) = cluster::PidFile::read(&data_dir.join("data"))? else { return Ok(None) };
+    let Some(file) = cluster::PidFile::read(&data_dir.join("data/postmaster.pid"))? else { return Ok(None) };
     match (file.is_alive(), file.socket_folder, file.port) {
         (true, Some(socket_folder), Some(port)) => Ok(Some(Running { pid: file.pid, socket_folder, port })),
         _ => Ok(None),
@@ -52,7 +54,11 @@ impl Running {
                 client.query_opt("select from pg_catalog.pg_database where datname = $1", &[&dbname]).await?;
             if exists.is_none() {
                 let quoted = dbname.replace('"', "\"\"");
-                client.batch_execute(&format!("create database \"{quoted}\"")).await?;
+                match client.batch_execute(&format!("create database \"{quoted}\"")).await {
+                    // Somebody else was faster: just as well.
+                    Err(error) if error.code() == Some(&SqlState::DUPLICATE_DATABASE) => {}
+                    made => made?,
+                }
             }
             Ok::<_, tokio_postgres::Error>(())
         };
