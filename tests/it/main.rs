@@ -1,7 +1,23 @@
-//! The one integration binary: one module per noun, so that everything links once.
+//! The one integration binary: one module per noun, so that everything links once. A database per test, cloned from a
+//! template; real daemon processes; waiting on events or with a deadline.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test itself")]
+#![allow(clippy::disallowed_methods, reason = "tests are no loops of the daemon")]
 
+mod harness;
+
+mod change;
+mod channel;
 mod config;
 mod connect;
+mod crash;
+mod doorbell;
 mod embedded;
+mod executor;
+mod failover;
+mod migrate;
+mod queries;
+mod schedule;
+mod shutdown;
+mod status;
+mod task;
