@@ -1,1 +1,175 @@
-//! change
+//! Changes: watched tables, the log, and the router.
+
+use rowbeat::change::router::Router;
+use rowbeat::db::doorbell::Bell;
+use rowbeat::db::sqlstate;
+use rowbeat::service::{Loop, Pass};
+use serde_json::{Value, json};
+
+use crate::harness::{TestDb, server};
+
+fn router(db: &TestDb) -> Router {
+    Router { db: db.db(), bell: Bell::default(), poll: std::time::Duration::from_secs(1) }
+}
+
+async fn route_all(router: &mut Router) {
+    while let Pass::Worked = router.run_once().await.unwrap() {}
+}
+
+async fn watched() -> TestDb {
+    let db = TestDb::new().await.with_effects().await;
+    db.run(
+        "create table public.orders (id bigint primary key, status text, price numeric);
+         insert into rowbeat.watch (table_name, definition) values ('public.orders', 'add_effect');",
+    )
+    .await;
+    db
+}
+
+#[tokio::test]
+async fn an_update_of_a_watched_table_becomes_a_completed_task() {
+    let db = TestDb::new().await;
+    db.run(
+        "create table public.orders (id bigint primary key, status text);
+         insert into public.orders values (1, 'new');
+         create table public.seen (change jsonb);
+         create function public.see(payload jsonb) returns jsonb language sql as $$ insert into public.seen values (payload) returning '\"seen\"'::jsonb $$;
+         insert into rowbeat.task_definition (name, executor, function) values ('see', 'sql', 'public.see');
+         select rowbeat.watch('public.orders', 'see', '{update}');",
+    )
+    .await;
+    let _daemon = db.daemon().ready().await;
+    db.run("set rowbeat.actor = 'ann'; update public.orders set status = 'paid' where id = 1; delete from public.orders").await;
+    db.until("select count(*) = 1 from rowbeat.tasks where state = 'completed'").await;
+    let seen: Value = db.get("select change from public.seen").await;
+    assert_eq!(seen["operation"], "UPDATE");
+    assert_eq!((&seen["table"], &seen["key"]), (&json!("public.orders"), &json!({ "id": 1 })));
+    assert_eq!((&seen["old"]["status"], &seen["new"]["status"]), (&json!("new"), &json!("paid")));
+    assert_eq!((&seen["actor"], &seen["session_user"]), (&json!("ann"), &json!("postgres")));
+    let cause: Value = db.get("select cause from rowbeat.tasks").await;
+    assert_eq!((&cause["kind"], &cause["name"]), (&json!("watch"), &json!("see_on_public.orders")));
+}
+
+#[tokio::test]
+async fn every_committed_change_is_routed_once_and_none_of_a_rolled_back_one() {
+    let db = watched().await;
+    let mut router = router(&db);
+    let open = db.session().await;
+    open.batch_execute("begin; insert into public.orders values (1000)").await.unwrap();
+    for id in 0..20 {
+        db.run(&format!("insert into public.orders values ({id})")).await;
+        db.run(&format!("begin; savepoint s; insert into public.orders values ({id} + 100); rollback to s; insert into public.orders values ({id} + 200); commit")).await;
+        db.run(&format!("begin; insert into public.orders values ({id} + 300); rollback")).await;
+        route_all(&mut router).await;
+    }
+    // The long writer stalls nobody, and its change comes when it commits.
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 40);
+    open.batch_execute("commit").await.unwrap();
+    route_all(&mut router).await;
+    let keys: Vec<i64> = db.get("select array_agg((payload -> 'key' ->> 'id')::bigint order by 1) from rowbeat.task").await;
+    let mut expected: Vec<i64> = (0..20).chain(200..220).chain([1000]).collect();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+}
+
+#[tokio::test]
+async fn a_large_difference_is_read_in_pieces_without_loss() {
+    let db = watched().await;
+    let mut router = router(&db);
+    db.run("insert into public.orders select g from generate_series(1, 2500) g").await;
+    assert!(matches!(router.run_once().await.unwrap(), Pass::Worked));
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 1000);
+    db.run("update public.orders set status = 'x' where id <= 10").await;
+    route_all(&mut router).await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 2510);
+    assert_eq!(db.get::<i64>("select count(distinct payload ->> 'change') from rowbeat.task").await, 2510);
+}
+
+#[tokio::test]
+async fn two_routers_take_turns() {
+    let db = watched().await;
+    let session = db.session().await;
+    db.run("insert into public.orders values (1)").await;
+    session.batch_execute("begin; select rowbeat.route_changes()").await.unwrap();
+    assert_eq!(db.get::<i32>("select rowbeat.route_changes()").await, 0, "the other one has the reader's row");
+    session.batch_execute("commit").await.unwrap();
+    assert_eq!(db.get::<i32>("select rowbeat.route_changes()").await, 0);
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 1);
+}
+
+#[tokio::test]
+async fn the_writer_needs_no_rights_and_cannot_be_failed() {
+    let db = watched().await;
+    let role = format!("writer_{}", db.name);
+    db.run(&format!(
+        "create role {role}; grant usage on schema public to {role}; grant all on public.orders to {role}; grant {role} to postgres"
+    ))
+    .await;
+    db.run(&format!("set role {role}; insert into public.orders values (1); reset role")).await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.change").await, 1);
+    // Even with the log broken the write goes through.
+    db.run("alter table rowbeat.change add constraint broken check (seq < 0) not valid").await;
+    db.run(&format!("set role {role}; insert into public.orders values (2); reset role")).await;
+    assert_eq!(db.get::<i64>("select count(*) from public.orders").await, 2);
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.change").await, 1);
+    db.run(&format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn partitioned_and_keyless_tables_and_truncate_are_captured() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run(
+        "create table public.part (id int, day date) partition by range (day);
+         create table public.part_a partition of public.part for values from ('2026-01-01') to ('2027-01-01');
+         create table public.\"Odd Name\" (\"A b\" int);
+         insert into rowbeat.watch (table_name, definition, operations) values
+             ('public.part', 'add_effect', '{insert,update,delete}'), ('public.\"Odd Name\"', 'add_effect', '{insert,truncate}');
+         insert into public.part values (1, '2026-05-05'); insert into public.part_a values (2, '2026-05-06');
+         create table public.part_b partition of public.part for values from ('2027-01-01') to ('2028-01-01');
+         insert into public.part values (3, '2027-05-05');
+         insert into public.\"Odd Name\" values (1); update public.\"Odd Name\" set \"A b\" = 2; truncate public.\"Odd Name\";",
+    )
+    .await;
+    let seen: Vec<String> = db
+        .get("select array_agg(table_name::text || ' ' || operation order by seq) from rowbeat.change")
+        .await;
+    let odd = "\"Odd Name\"";
+    assert_eq!(
+        seen,
+        ["part INSERT", "part INSERT", "part INSERT", &format!("{odd} INSERT"), &format!("{odd} TRUNCATE")]
+    );
+}
+
+#[tokio::test]
+async fn a_changed_key_is_a_delete_and_an_insert() {
+    let db = watched().await;
+    db.run("insert into public.orders values (1); update public.orders set id = 2").await;
+    let seen: Vec<String> = db.get("select array_agg(operation || ' ' || (key ->> 'id') order by operation, seq) from rowbeat.change where seq > 1").await;
+    assert_eq!(seen, ["DELETE 1", "INSERT 2"]);
+}
+
+#[tokio::test]
+async fn only_tables_can_be_watched() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run("create view public.v as select 1 as x").await;
+    for table in ["public.v", "rowbeat.task"] {
+        let (code, message) = db.refusal(&format!("select rowbeat.watch('{table}', 'add_effect')")).await;
+        assert_eq!(code, sqlstate::NOT_WATCHABLE.code);
+        assert!(message.contains("cannot be watched"), "{message}");
+    }
+    assert_eq!(db.refusal("select rowbeat.watch('public.nowhere', 'add_effect')").await.0, "42P01");
+}
+
+#[tokio::test]
+async fn a_removed_or_disabled_watch_leaves_inert_triggers_and_prune_drops_them() {
+    let db = watched().await;
+    db.run("update rowbeat.watch set enabled = false; insert into public.orders values (1)").await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.change").await, 0);
+    assert!(db.get::<bool>("select rowbeat.unwatch('add_effect_on_public.orders')").await);
+    assert!(!db.get::<bool>("select rowbeat.unwatch('add_effect_on_public.orders')").await);
+    let triggers = "select count(*) from pg_trigger where tgname like 'rowbeat_capture_%'";
+    assert_eq!(db.get::<i64>(triggers).await, 3);
+    let pruned = server().rowbeat(&db.name).args(["watch", "prune"]).output().unwrap();
+    assert!(pruned.status.success(), "{pruned:?}");
+    assert_eq!(db.get::<i64>(triggers).await, 0);
+}

@@ -1,1 +1,92 @@
-//! doorbell
+//! The doorbell: silent while the daemon is awake, heard when it sleeps, whoever else sleeps or holds it.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::TestDb;
+
+/// Whether a transaction that enqueues now would notify: the lock that `rowbeat.ring` tries.
+const SOMEBODY_SLEEPS: &str = "select not pg_try_advisory_xact_lock_shared(1919907682, 1)";
+
+#[tokio::test]
+async fn nobody_is_notified_unless_somebody_sleeps() {
+    let db = TestDb::new().await.with_effects().await;
+    let ear = db.session().await;
+    assert!(!db.get::<bool>(SOMEBODY_SLEEPS).await);
+    let sleeper = db.session().await;
+    sleeper.batch_execute("select pg_advisory_lock(1919907682, 1)").await.unwrap();
+    assert!(db.get::<bool>(SOMEBODY_SLEEPS).await);
+    // Somebody who waits for the lock counts as well.
+    db.run("begin; select pg_advisory_xact_lock_shared(1919907682, 9)").await;
+    db.run("commit").await;
+    drop(ear);
+}
+
+#[tokio::test]
+async fn a_sleeping_daemon_starts_a_task_long_before_its_poll() {
+    let db = TestDb::new().await.with_effects().await;
+    let _daemon = db.daemon_with("[node]\npoll_interval = \"10m\"", &[]).ready().await;
+    for _ in 0..20 {
+        db.until(SOMEBODY_SLEEPS).await;
+        let id: i64 = db.get("select rowbeat.enqueue('add_effect')").await;
+        let begun = Instant::now();
+        db.until(&format!("select state = 'completed' from rowbeat.tasks where id = {id}")).await;
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn two_sleeping_daemons_with_different_queues_both_wake() {
+    let db = TestDb::new().await.with_effects().await;
+    let _a = db.daemon_with("[node]\npoll_interval = \"10m\"\nqueues = [\"a\"]", &[]).ready().await;
+    let _b = db.daemon_with("[node]\npoll_interval = \"10m\"\nqueues = [\"b\"]", &[]).ready().await;
+    for round in 0..10 {
+        for queue in ["a", "b"] {
+            db.until(SOMEBODY_SLEEPS).await;
+            let begun = Instant::now();
+            let id: i64 = db.get(&format!("select rowbeat.enqueue('add_effect', p_queue => '{queue}')")).await;
+            db.until(&format!("select state = 'completed' from rowbeat.tasks where id = {id}")).await;
+            assert!(begun.elapsed() < Duration::from_secs(8), "round {round}, queue {queue}: {:?}", begun.elapsed());
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_long_enqueuing_transaction_does_not_mute_the_bell() {
+    let db = TestDb::new().await.with_effects().await;
+    let _daemon = db.daemon_with("[node]\npoll_interval = \"10m\"", &[]).ready().await;
+    let open = db.session().await;
+    // Begun while the daemon is awake, so that it holds the lock shared.
+    let begun = Instant::now();
+    loop {
+        open.batch_execute("begin; select rowbeat.enqueue('add_effect')").await.unwrap();
+        let shared: bool = db.get("select exists (select from pg_locks where locktype = 'advisory' and mode = 'ShareLock' and objid = 1)").await;
+        if shared {
+            break;
+        }
+        open.batch_execute("commit").await.unwrap();
+        assert!(begun.elapsed() < crate::harness::PATIENCE, "the daemon was never awake");
+    }
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = Instant::now();
+        let id: i64 = db.get("select rowbeat.enqueue('add_effect')").await;
+        db.until(&format!("select state = 'completed' from rowbeat.tasks where id = {id}")).await;
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    }
+    open.batch_execute("commit").await.unwrap();
+    db.until("select bool_and(state = 'completed') from rowbeat.tasks").await;
+}
+
+#[tokio::test]
+async fn a_cut_listening_session_comes_back() {
+    let db = TestDb::new().await.with_effects().await;
+    let _daemon = db.daemon_with("[node]\npoll_interval = \"10m\"", &[]).ready().await;
+    for victim in ["listener", "guard"] {
+        db.until(&format!("select exists (select from pg_stat_activity where application_name like '%{victim}' and datname = current_database())")).await;
+        db.run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%{victim}' and datname = current_database()")).await;
+        let begun = Instant::now();
+        let id: i64 = db.get("select rowbeat.enqueue('add_effect')").await;
+        db.until(&format!("select state = 'completed' from rowbeat.tasks where id = {id}")).await;
+        assert!(begun.elapsed() < Duration::from_secs(8), "without the {victim}: {:?}", begun.elapsed());
+    }
+}
