@@ -1,1 +1,102 @@
-//! stub
+//! The command line: what can be asked, who answers, and the exit code.
+//!
+//! Each command is a module of its own. It gets the [`Context`] and its arguments, prints what was asked for to standard
+//! output, and returns a [`Failure`] for standard error. Only this folder prints.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub mod exit;
+
+mod database;
+mod failure;
+mod migrate;
+mod names;
+mod output;
+mod start;
+
+use self::database::Context;
+use self::exit::Exit;
+use self::failure::Failure;
+
+/// One daemon beside your Postgres: rows become tasks, table changes become tasks, schedules become tasks.
+#[derive(Debug, Parser)]
+#[command(name = "rowbeat", version, max_term_width = 110, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// The configuration file (default: /etc/rowbeat/rowbeat.toml, if it is there).
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Folder of the private Postgres, which is used when no database is configured.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON for machines instead of tables for people.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Start(start::Arguments),
+    Migrate(migrate::Arguments),
+}
+
+const AFTER_HELP: &str = "\
+In command names _ equals - : wait_for_db is wait-for-db.
+
+Exit codes:
+   0  success
+   1  the command failed
+   2  wrong usage
+  69  the database cannot be reached
+  78  the configuration or the schema does not fit
+
+Example:
+  rowbeat demo";
+
+/// Runs the command of these arguments; the first one is the program's name.
+pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let argv = names::normalise(&mut Arguments::command(), argv.into_iter().collect());
+    let arguments = match Arguments::command()
+        .try_get_matches_from(argv)
+        .and_then(|matches| Arguments::from_arg_matches(&matches))
+    {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; nobody may be reading.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("no runtime: {error}")))
+        .and_then(|runtime| runtime.block_on(Box::pin(run(arguments))));
+    match ended {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let context = Context::new(arguments.global);
+    match arguments.command {
+        Command::Start(arguments) => start::run(&context, arguments).await,
+        Command::Migrate(arguments) => migrate::run(&context, arguments).await,
+    }
+}

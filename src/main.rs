@@ -1,3 +1,7 @@
-//! The program.
+//! The program: parse, run, exit code. Everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rowbeat::cli::main(std::env::args_os())
+}

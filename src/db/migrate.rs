@@ -11,10 +11,10 @@ use std::time::Duration;
 use include_dir::{Dir, include_dir};
 use refinery::{Migration, Runner};
 use serde::Serialize;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Connection, Socket};
 
-use super::connect::{ConnectError, Connector};
+use super::connect::{ConnectError, Connector, TlsStream};
 
 static MIGRATIONS: Dir = include_dir!("$CARGO_MANIFEST_DIR/refinery_migrations");
 static FUNCTIONS: Dir = include_dir!("$CARGO_MANIFEST_DIR/sql/functions");
@@ -131,7 +131,8 @@ struct Source {
 /// # Errors
 /// `Newer`, `Misnamed`, or that the database could not be read.
 pub async fn plan(connector: &Connector) -> Result<Plan, MigrateError> {
-    on_session(connector, async |client| read_plan(client).await).await
+    let (client, connection) = connector.connect("migrate").await?;
+    driven(connection, read_plan(&client)).await
 }
 
 /// Brings the schema to this binary's version; what was done.
@@ -139,13 +140,14 @@ pub async fn plan(connector: &Connector) -> Result<Plan, MigrateError> {
 /// # Errors
 /// `Newer`, `Misnamed`, `Busy`, or what failed; whatever was applied before stays applied.
 pub async fn migrate(connector: &Connector) -> Result<Plan, MigrateError> {
-    on_session(connector, async |client| {
-        lock(client).await?;
-        let plan = read_plan(client).await?;
-        apply(client, &plan).await?;
+    let (mut client, connection) = connector.connect("migrate").await?;
+    let work = async move {
+        lock(&client).await?;
+        let plan = read_plan(&client).await?;
+        apply(&mut client, &plan).await?;
         Ok(plan)
-    })
-    .await
+    };
+    driven(connection, work).await
 }
 
 /// Installs into a database that has no schema `rowbeat`; refuses one that is behind or ahead.
@@ -162,11 +164,12 @@ pub async fn install_or_check(connector: &Connector) -> Result<(), MigrateError>
         0 => Ok(()),
         pending => {
             // Another daemon may be in the middle of installing.
-            let plan = on_session(connector, async |client| {
-                lock(client).await?;
-                read_plan(client).await
-            })
-            .await?;
+            let (client, connection) = connector.connect("migrate").await?;
+            let work = async {
+                lock(&client).await?;
+                read_plan(&client).await
+            };
+            let plan = driven(connection, work).await?;
             if plan.steps.is_empty() { Ok(()) } else { Err(MigrateError::Older { pending }) }
         }
     }
@@ -177,29 +180,26 @@ pub fn newest_version() -> i32 {
     migrations().map_or(0, |all| all.iter().map(|(_, migration)| migration.version()).max().unwrap_or(0))
 }
 
-async fn on_session<T>(
-    connector: &Connector,
-    work: impl AsyncFnOnce(&mut Client) -> Result<T, MigrateError>,
+async fn driven<T>(
+    connection: Connection<Socket, TlsStream>,
+    work: impl Future<Output = Result<T, MigrateError>>,
 ) -> Result<T, MigrateError> {
-    let (mut client, connection) = connector.connect("migrate").await?;
     tokio::select! {
-        done = work(&mut client) => done,
+        done = work => done,
         ended = connection => Err(ended.err().map_or(MigrateError::Closed, MigrateError::Postgres)),
     }
 }
 
 async fn lock(client: &Client) -> Result<(), MigrateError> {
     client.batch_execute("set lock_timeout = '1s'; set statement_timeout = 0").await?;
-    patiently(async || client.batch_execute("select pg_advisory_lock(1919907682, 2)").await).await
+    patiently(client, "select pg_advisory_lock(1919907682, 2)").await
 }
 
 /// Tries again when a lock was not free: other sessions get their turn in between.
-async fn patiently(
-    statement: impl AsyncFn() -> Result<(), tokio_postgres::Error>,
-) -> Result<(), MigrateError> {
+async fn patiently(client: &Client, statements: &str) -> Result<(), MigrateError> {
     let mut tries = 0;
     loop {
-        match statement().await {
+        match client.batch_execute(statements).await {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 tries += 1;
                 if tries == LOCK_TRIES {
@@ -272,17 +272,13 @@ async fn apply(client: &mut Client, plan: &Plan) -> Result<(), MigrateError> {
             continue;
         }
         let checksum = checksum(client, source.text).await?;
-        patiently(async || {
-            // One implicit transaction: the file and its checksum, or neither.
-            let record = format!(
-                ";\ninsert into rowbeat.source_file (name, checksum) values ('{}', '{checksum}') \
-                 on conflict (name) do update set checksum = excluded.checksum, applied_at = now()",
-                source.name
-            );
-            client.batch_execute(&format!("{}{record}", source.text)).await
-        })
-        .await
-        .map_err(|error| match error {
+        // One implicit transaction: the file and its checksum, or neither.
+        let record = format!(
+            ";\ninsert into rowbeat.source_file (name, checksum) values ('{}', '{checksum}') \
+             on conflict (name) do update set checksum = excluded.checksum, applied_at = now()",
+            source.name
+        );
+        patiently(client, &format!("{}{record}", source.text)).await.map_err(|error| match error {
             MigrateError::Postgres(error) => MigrateError::File { file: source.name.clone(), error },
             other => other,
         })?;

@@ -66,7 +66,8 @@ async fn every_committed_change_is_routed_once_and_none_of_a_rolled_back_one() {
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 40);
     open.batch_execute("commit").await.unwrap();
     route_all(&mut router).await;
-    let keys: Vec<i64> = db.get("select array_agg((payload -> 'key' ->> 'id')::bigint order by 1) from rowbeat.task").await;
+    let keys: Vec<i64> =
+        db.get("select array_agg((payload -> 'key' ->> 'id')::bigint order by 1) from rowbeat.task").await;
     let mut expected: Vec<i64> = (0..20).chain(200..220).chain([1000]).collect();
     expected.sort_unstable();
     assert_eq!(keys, expected);
@@ -91,7 +92,11 @@ async fn two_routers_take_turns() {
     let session = db.session().await;
     db.run("insert into public.orders values (1)").await;
     session.batch_execute("begin; select rowbeat.route_changes()").await.unwrap();
-    assert_eq!(db.get::<i32>("select rowbeat.route_changes()").await, 0, "the other one has the reader's row");
+    assert_eq!(
+        db.get::<i32>("select rowbeat.route_changes()").await,
+        0,
+        "the other one has the reader's row"
+    );
     session.batch_execute("commit").await.unwrap();
     assert_eq!(db.get::<i32>("select rowbeat.route_changes()").await, 0);
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 1);

@@ -12,7 +12,11 @@ async fn the_classic_trigger_and_a_channel_row_complete_a_task() {
          insert into rowbeat.channel (name, definition) values ('table_change_alert_updated', 'add_effect');",
     )
     .await;
-    let added = server().rowbeat(&db.name).args(["watch", "add", "public.table_change_alert", "--notify"]).output().unwrap();
+    let added = server()
+        .rowbeat(&db.name)
+        .args(["watch", "add", "public.table_change_alert", "--notify"])
+        .output()
+        .unwrap();
     assert!(added.status.success(), "{added:?}");
     let trigger: Value = db
         .get(
@@ -23,12 +27,21 @@ async fn the_classic_trigger_and_a_channel_row_complete_a_task() {
     for event in ["INSERT", "UPDATE", "DELETE"] {
         assert_eq!(
             trigger[event],
-            json!(["table_change_alert_trigger", "ROW", "AFTER", "EXECUTE FUNCTION rowbeat.notify_table_change()"])
+            json!([
+                "table_change_alert_trigger",
+                "ROW",
+                "AFTER",
+                "EXECUTE FUNCTION rowbeat.notify_table_change()"
+            ])
         );
     }
     let daemon = db.daemon().ready().await;
     daemon.says("listening to channel").await;
-    let inserted = server().psql(&db.name).args(["-c", "insert into public.table_change_alert values (1, 'a')"]).output().unwrap();
+    let inserted = server()
+        .psql(&db.name)
+        .args(["-c", "insert into public.table_change_alert values (1, 'a')"])
+        .output()
+        .unwrap();
     assert!(inserted.status.success(), "{inserted:?}");
     db.until("select count(*) = 1 from rowbeat.tasks where state = 'completed'").await;
     let payload: Value = db.get("select payload from rowbeat.tasks").await;
@@ -53,7 +66,8 @@ async fn a_channel_added_while_the_daemon_runs_is_heard_by_one_of_two_nodes() {
     db.until("select count(*) >= 20 from rowbeat.tasks where state = 'completed'").await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.tasks").await, 20, "each notification once");
     // The one on duty dies: the other takes over.
-    let (on_duty, other) = if first.log().contains("listening to channel") { (first, second) } else { (second, first) };
+    let (on_duty, other) =
+        if first.log().contains("listening to channel") { (first, second) } else { (second, first) };
     on_duty.kill9();
     other.says("listening to channel").await;
     db.run("select pg_notify('Mixed \"Case\"', '20')").await;

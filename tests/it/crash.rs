@@ -27,7 +27,10 @@ async fn ten_kills_in_the_middle_of_a_thousand_tasks_lose_and_double_nothing() {
     db.until("select count(*) = 1000 from rowbeat.tasks where state = 'completed'").await;
     assert_eq!(db.get::<i64>("select count(*) from public.effect").await, 1000);
     assert_eq!(db.get::<i64>("select count(distinct x) from public.effect").await, 1000);
-    assert!(db.get::<i64>("select count(*) from rowbeat.attempt where outcome = 'lost'").await > 0, "nobody was killed at work");
+    assert!(
+        db.get::<i64>("select count(*) from rowbeat.attempt where outcome = 'lost'").await > 0,
+        "nobody was killed at work"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,9 +43,14 @@ async fn two_sleeping_daemons_with_different_queues_both_wake() {
         for queue in ["a", "b"] {
             db.until(SOMEBODY_SLEEPS).await;
             let begun = Instant::now();
-            let id: i64 = db.get(&format!("select rowbeat.enqueue('add_effect', p_queue => '{queue}')")).await;
+            let id: i64 =
+                db.get(&format!("select rowbeat.enqueue('add_effect', p_queue => '{queue}')")).await;
             db.until(&format!("select state = 'completed' from rowbeat.tasks where id = {id}")).await;
-            assert!(begun.elapsed() < Duration::from_secs(8), "round {round}, queue {queue}: {:?}", begun.elapsed());
+            assert!(
+                begun.elapsed() < Duration::from_secs(8),
+                "round {round}, queue {queue}: {:?}",
+                begun.elapsed()
+            );
         }
     }
 }

@@ -43,7 +43,10 @@ async fn a_program_gets_json_and_its_output_is_the_result() {
     db.until("select state = 'completed' from rowbeat.tasks").await;
     let result: Value = db.get("select result from rowbeat.tasks").await;
     let key = format!("rowbeat-{id}-1");
-    assert_eq!(result, json!({ "got": { "a": 1 }, "task": id, "key": key, "args": "one $(two)", "home": "" }));
+    assert_eq!(
+        result,
+        json!({ "got": { "a": 1 }, "task": id, "key": key, "args": "one $(two)", "home": "" })
+    );
 }
 
 #[tokio::test]
@@ -61,13 +64,17 @@ async fn failures_of_programs_are_kept_and_only_allowed_programs_run() {
     let error: Value = db.get("select error from rowbeat.tasks where definition = 'fail'").await;
     assert_eq!(error["stderr"], "so wrong");
     assert!(error["message"].as_str().unwrap().contains("exit status: 3"), "{error}");
-    let kept: i32 = db.get("select length(result #>> '{}') from rowbeat.tasks where definition = 'noise'").await;
+    let kept: i32 =
+        db.get("select length(result #>> '{}') from rowbeat.tasks where definition = 'noise'").await;
     assert_eq!(kept, 1024 * 1024);
     // A result that jsonb cannot hold is a failure that says so, not a stuck task.
     let error: Value = db.get("select error from rowbeat.tasks where definition = 'nul'").await;
     assert!(error["message"].as_str().unwrap().contains("could not be recorded"), "{error}");
     // A node without the program leaves the task to others, unharmed.
-    assert_eq!(db.get::<String>("select state || attempt from rowbeat.tasks where definition = 'other'").await, "available0");
+    assert_eq!(
+        db.get::<String>("select state || attempt from rowbeat.tasks where definition = 'other'").await,
+        "available0"
+    );
     assert!(daemon.log().contains("leaves them to others"));
 }
 
@@ -77,7 +84,8 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
     let folder = tempfile::tempdir().unwrap();
     let pidfile = folder.path().join("pid");
     db.run(r#"insert into rowbeat.task_definition (name, executor, effect, timeout, max_attempts) values ('hang', 'exec', '{"program": "hang"}', '700 ms', 1)"#).await;
-    let _daemon = db.daemon_with(&PROGRAMS.replace("@PIDFILE@", pidfile.to_str().unwrap()), &[]).ready().await;
+    let _daemon =
+        db.daemon_with(&PROGRAMS.replace("@PIDFILE@", pidfile.to_str().unwrap()), &[]).ready().await;
     db.run("insert into rowbeat.task (definition) values ('hang')").await;
     db.until("select outcome = 'timed_out' from rowbeat.tasks").await;
     let pid: i32 = std::fs::read_to_string(pidfile).unwrap().trim().parse().unwrap();
@@ -96,7 +104,9 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
 async fn with_handlers(db: &TestDb, handlers: Handlers, condition: &str) {
     let url = server().url(&db.name);
     let environment = Environment::from_variables([("DATABASE_URL", url.as_str()), ("USER", "postgres")]);
-    let config = Config::from_text("[http]\nlisten = \"off\"", std::path::Path::new("test.toml"), &environment).unwrap();
+    let config =
+        Config::from_text("[http]\nlisten = \"off\"", std::path::Path::new("test.toml"), &environment)
+            .unwrap();
     let shutdown = Shutdown::new();
     let daemon = Daemon::new(config).with_handlers(handlers).run(shutdown.clone());
     let watched = async {
@@ -183,7 +193,13 @@ async fn plan_perform_settle_runs_each_step_once_and_a_retry_resumes() {
     with_handlers(&db, handlers, "select count(*) = 3 from rowbeat.finished_task").await;
     let mut performed = performed.lock().unwrap().clone();
     performed.sort_unstable();
-    let of = |id: i64| performed.iter().filter(|(task, ..)| *task == id).map(|(_, step, attempt)| (*step, *attempt)).collect::<Vec<_>>();
+    let of = |id: i64| {
+        performed
+            .iter()
+            .filter(|(task, ..)| *task == id)
+            .map(|(_, step, attempt)| (*step, *attempt))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(of(1), [(1, 1), (2, 1), (2, 2), (3, 2)], "the first step is not performed again");
     assert_eq!(of(2), [(1, 1), (2, 1)], "a settle that raises does not repeat effects");
     let ended: Value = db.get("select jsonb_object_agg(id, jsonb_build_array(state, outcome, result, attempt)) from rowbeat.tasks").await;
@@ -209,9 +225,14 @@ async fn settle_hears_of_lost_and_cancelled_attempts_too() {
          select rowbeat.rescue_lost();",
     )
     .await;
-    let settled: Vec<String> = db.get("select array_agg(task || (outcome ->> 'outcome') order by task) from public.settled").await;
+    let settled: Vec<String> =
+        db.get("select array_agg(task || (outcome ->> 'outcome') order by task) from public.settled").await;
     assert_eq!(settled, ["1lost"], "the second raised: its own writes are gone");
-    assert_eq!(db.get::<String>("select state from rowbeat.tasks where id = 2").await, "cancelled", "and still the attempt ends");
+    assert_eq!(
+        db.get::<String>("select state from rowbeat.tasks where id = 2").await,
+        "cancelled",
+        "and still the attempt ends"
+    );
     let error: Value = db.get("select error from rowbeat.tasks where id = 2").await;
     assert_eq!(error["settle"], "not yet");
 }

@@ -75,7 +75,10 @@ async fn the_daemon_goes_on_through_immediate_restarts_of_its_database() {
         }
     }
     until(&connector, "select count(*) = 1500 from rowbeat.tasks where state = 'completed'").await;
-    assert_eq!(ask(&connector, "select count(*) || ' ' || count(distinct x) from public.effect").await, "1500 1500");
+    assert_eq!(
+        ask(&connector, "select count(*) || ' ' || count(distinct x) from public.effect").await,
+        "1500 1500"
+    );
     // Also asleep: the wake-up works again after a restart.
     ask(&connector, "insert into rowbeat.task (definition, payload) values ('slow', '{\"x\": 0}')").await;
     until(&connector, "select count(*) = 1501 from rowbeat.tasks where state = 'completed'").await;

@@ -38,7 +38,15 @@ pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let mut child = Command::new(BINARY)
-            .args(["postgres", "--temporary", "--fast", "-c", "max_connections=300", "-c", "max_prepared_transactions=10"])
+            .args([
+                "postgres",
+                "--temporary",
+                "--fast",
+                "-c",
+                "max_connections=300",
+                "-c",
+                "max_prepared_transactions=10",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -66,7 +74,8 @@ impl Server {
     /// A rowbeat command against a database of this server.
     pub fn rowbeat(&self, database: &str) -> Command {
         let mut command = Command::new(BINARY);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG") || name == "DATABASE_URL") {
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG") || name == "DATABASE_URL")
+        {
             command.env_remove(name);
         }
         command.env("DATABASE_URL", self.url(database)).stdin(Stdio::null());
@@ -218,7 +227,11 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("rowbeat.toml");
         let http = if toml.contains("[http]") { "" } else { "[http]\nlisten = \"off\"\n" };
-        let log = if toml.contains("[log]") { "" } else { "[log]\nformat = \"text\"\nlevel = \"info,rowbeat=debug\"\n" };
+        let log = if toml.contains("[log]") {
+            ""
+        } else {
+            "[log]\nformat = \"text\"\nlevel = \"info,rowbeat=debug\"\n"
+        };
         std::fs::write(&file, format!("{toml}\n{http}{log}")).unwrap();
         let mut child = command
             .arg("start")

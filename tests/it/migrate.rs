@@ -23,7 +23,9 @@ async fn several_at_once_install_the_schema_once() {
     let mut running = Vec::new();
     for _ in 0..4 {
         let connector = db.connector.clone();
-        running.push(tokio::spawn(async move { migrate::migrate(&connector).await.map(|plan| plan.steps.len()) }));
+        running.push(tokio::spawn(
+            async move { migrate::migrate(&connector).await.map(|plan| plan.steps.len()) },
+        ));
     }
     let mut worked = 0;
     for migration in running {
@@ -94,7 +96,10 @@ async fn a_busy_table_is_waited_for() {
     reader.batch_execute("begin; lock table rowbeat.task in row exclusive mode").await.unwrap();
     let connector = db.connector.clone();
     let migration = tokio::spawn(async move { migrate::migrate(&connector).await });
-    db.until("select exists (select from pg_locks where not granted and relation = 'rowbeat.task'::regclass)").await;
+    db.until(
+        "select exists (select from pg_locks where not granted and relation = 'rowbeat.task'::regclass)",
+    )
+    .await;
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert!(!migration.is_finished(), "it tries again after a lock timeout");
     reader.batch_execute("commit").await.unwrap();

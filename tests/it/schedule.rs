@@ -32,10 +32,14 @@ async fn every_cron_and_at_rows_each_become_completed_tasks() {
                     ('nightly', 'add_effect', '0 3 * * *', '{}', 'Europe/Paris');",
     )
     .await;
-    db.until("select count(distinct cause ->> 'name') = 3 from rowbeat.tasks where state = 'completed'").await;
+    db.until("select count(distinct cause ->> 'name') = 3 from rowbeat.tasks where state = 'completed'")
+        .await;
     db.until("select status = 'no more fires' from rowbeat.upcoming where name = 'once'").await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.fire where schedule = 'once'").await, 1);
-    assert_eq!(db.get::<String>("select next_fire_local from rowbeat.upcoming where name = 'nightly'").await[11..], *"03:00:00");
+    assert_eq!(
+        db.get::<String>("select next_fire_local from rowbeat.upcoming where name = 'nightly'").await[11..],
+        *"03:00:00"
+    );
 }
 
 #[tokio::test]
@@ -56,13 +60,19 @@ async fn any_number_of_schedulers_fire_a_nominal_time_once() {
     for other in others {
         other.await.unwrap();
     }
-    let (fires, tasks): (i64, i64) =
-        (db.get("select count(*) from rowbeat.fire").await, db.get("select count(*) from rowbeat.task").await);
+    let (fires, tasks): (i64, i64) = (
+        db.get("select count(*) from rowbeat.fire").await,
+        db.get("select count(*) from rowbeat.task").await,
+    );
     assert!(fires >= 3, "{fires}");
     assert_eq!(fires, tasks);
     let gaps: i64 = db.get("select count(*) from (select nominal_at - lag(nominal_at) over (order by nominal_at) as gap from rowbeat.fire) g where gap <> '1 s'").await;
     assert_eq!(gaps, 0, "the grid has no hole");
-    assert_eq!(db.get::<i64>("select count(*) from rowbeat.fire where fired_at < nominal_at").await, 0, "never early");
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.fire where fired_at < nominal_at").await,
+        0,
+        "never early"
+    );
 }
 
 #[tokio::test]
@@ -75,8 +85,12 @@ async fn fires_missed_while_no_daemon_ran_become_one_and_the_ledger_says_so() {
     let mut later = self::scheduler(&db);
     pass(&mut later).await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 1);
-    assert_eq!(db.get::<String>("select decision || ': ' || reason from rowbeat.fire").await, "caught_up: 5 earlier fires passed while no daemon ran");
-    let next: f64 = db.get("select extract(epoch from next_fire_at - last_fire_at)::float8 from rowbeat.schedule").await;
+    assert_eq!(
+        db.get::<String>("select decision || ': ' || reason from rowbeat.fire").await,
+        "caught_up: 5 earlier fires passed while no daemon ran"
+    );
+    let next: f64 =
+        db.get("select extract(epoch from next_fire_at - last_fire_at)::float8 from rowbeat.schedule").await;
     assert!((next - 600.0).abs() < 0.001, "{next}");
 }
 
@@ -110,6 +124,11 @@ async fn a_bad_spec_is_shown_and_a_bad_zone_refused() {
     let status: String = db.get("select status from rowbeat.upcoming where name = 'bad'").await;
     assert!(status.contains("minute") && status.contains("61"), "{status}");
     assert_eq!(db.get::<String>("select status from rowbeat.upcoming where name = 'good'").await, "planned");
-    assert_eq!(db.refusal("select rowbeat.schedule('z', '@daily', 'add_effect', p_time_zone => 'Mars/Base')").await.0, "22023");
+    assert_eq!(
+        db.refusal("select rowbeat.schedule('z', '@daily', 'add_effect', p_time_zone => 'Mars/Base')")
+            .await
+            .0,
+        "22023"
+    );
     assert_eq!(db.refusal("select rowbeat.schedule('z', '@daily', 'nobody')").await.0, "23503");
 }

@@ -21,7 +21,10 @@ async fn slow_db() -> TestDb {
 async fn sigterm_finishes_what_runs_and_starts_nothing_new() {
     let db = slow_db().await;
     let daemon = db.daemon_with("[node]\nconcurrency = 1", &[]).ready().await;
-    db.run("insert into rowbeat.task (definition, payload) values ('nap', '{\"s\": 1}'), ('nap', '{\"s\": 1}')").await;
+    db.run(
+        "insert into rowbeat.task (definition, payload) values ('nap', '{\"s\": 1}'), ('nap', '{\"s\": 1}')",
+    )
+    .await;
     db.until("select count(*) = 1 from rowbeat.tasks where state = 'running'").await;
     let (status, log) = daemon.stop().await;
     assert!(status.success(), "{log}");
@@ -64,7 +67,8 @@ async fn the_service_manager_hears_ready_status_watchdog_and_stopping() {
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let daemon = db.daemon_with("", &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "500000")]);
+    let daemon =
+        db.daemon_with("", &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "500000")]);
     let mut heard = Vec::new();
     let mut hear_until = |wanted: &str, times: usize| {
         let mut buffer = [0; 4096];

@@ -56,7 +56,8 @@ async fn a_raising_function_is_retried_with_its_error_kept_and_then_failed() {
     )
     .await;
     let _daemon = db.daemon().ready().await;
-    db.run("insert into rowbeat.task (definition, payload) values ('fail_always', '{\"what\": \"way\"}')").await;
+    db.run("insert into rowbeat.task (definition, payload) values ('fail_always', '{\"what\": \"way\"}')")
+        .await;
     db.until("select count(*) = 1 from rowbeat.failures").await;
     let (error, failures): (Value, i16) = (
         db.get("select error from rowbeat.tasks where state = 'failed'").await,
@@ -101,7 +102,8 @@ async fn a_stale_worker_is_refused_and_changes_nothing() {
     for outcome in [Outcome::Done(json!(1)), Outcome::Failed(json!({}), None), Outcome::Interrupted] {
         assert_eq!(store.end_attempt(&old, &outcome).await.unwrap(), Recorded::Stale);
     }
-    let (code, _) = db.refusal(&format!("select rowbeat.perform_sql({}, {}, {first})", old.id, old.attempt)).await;
+    let (code, _) =
+        db.refusal(&format!("select rowbeat.perform_sql({}, {}, {first})", old.id, old.attempt)).await;
     assert_eq!(code, sqlstate::STALE_ATTEMPT.code);
     assert_eq!(db.get::<i64>("select count(*) from public.effect").await, 0);
     assert_eq!(store.end_attempt(&new, &Outcome::Done(json!("yes"))).await.unwrap(), Recorded::Yes);
@@ -151,7 +153,8 @@ async fn a_claim_stays_hot() {
     db.run("insert into rowbeat.task (definition) select 'add_effect' from generate_series(1, 1000)").await;
     while !claim(&store, node).await.is_empty() {}
     db.run("select pg_stat_force_next_flush()").await;
-    db.until("select n_tup_upd >= 1000 from pg_stat_user_tables where relid = 'rowbeat.task'::regclass").await;
+    db.until("select n_tup_upd >= 1000 from pg_stat_user_tables where relid = 'rowbeat.task'::regclass")
+        .await;
     let share: f64 = db
         .get("select n_tup_hot_upd::float8 / n_tup_upd from pg_stat_user_tables where relid = 'rowbeat.task'::regclass")
         .await;
@@ -177,9 +180,14 @@ async fn a_unique_key_is_held_by_one_live_task() {
 #[tokio::test]
 async fn a_waiting_task_is_cancelled_at_once_and_can_be_retried() {
     let db = TestDb::new().await.with_effects().await;
-    let id: i64 = db.get("select rowbeat.enqueue('add_effect', '{\"x\": 3}', now() + interval '1 hour')").await;
+    let id: i64 =
+        db.get("select rowbeat.enqueue('add_effect', '{\"x\": 3}', now() + interval '1 hour')").await;
     assert_eq!(db.get_with::<String>("select rowbeat.cancel($1)", &[&id]).await, "cancelled");
-    assert_eq!(db.get_with::<String>("select rowbeat.cancel($1)", &[&id]).await, "cancelled", "safe to repeat");
+    assert_eq!(
+        db.get_with::<String>("select rowbeat.cancel($1)", &[&id]).await,
+        "cancelled",
+        "safe to repeat"
+    );
     assert_eq!(db.get::<String>("select state from rowbeat.tasks").await, "cancelled");
     let _daemon = db.daemon().ready().await;
     assert_eq!(db.get_with::<i64>("select rowbeat.retry($1)", &[&id]).await, id);
@@ -257,7 +265,11 @@ async fn a_definition_with_live_tasks_is_not_removed_and_retention_is_as_it_says
         db.run(&format!("update rowbeat.task_definition set keep = '{keep}'")).await;
         let task = claim(&store, node).await.remove(0);
         store.end_attempt(&task, &outcome).await.unwrap();
-        assert_eq!(db.get::<i64>("select count(*) from rowbeat.finished_task").await, kept, "{keep} {outcome:?}");
+        assert_eq!(
+            db.get::<i64>("select count(*) from rowbeat.finished_task").await,
+            kept,
+            "{keep} {outcome:?}"
+        );
         db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
     }
 }
