@@ -36,6 +36,7 @@ use crate::task::attempt::Runner;
 use crate::task::completer::Completer;
 use crate::task::dispatcher::{DefinitionReader, Dispatcher, Except};
 use crate::task::node::{Canceller, Heartbeat, watch_lease};
+use crate::task::pruner::Pruner;
 use crate::task::rescuer::Rescuer;
 use crate::task::running::{Running, StopReason};
 use crate::task::store::Store;
@@ -45,6 +46,8 @@ const OWN_SESSIONS: usize = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// After the drain time, attempts that were told to stop get this long to be recorded.
 const RECORD_TIME: Duration = Duration::from_secs(5);
+/// A loop that is overdue by this hangs: no pass, complete or failed, should take as long.
+const OVERDUE: Duration = Duration::from_secs(45);
 /// Name of the database inside the private Postgres.
 pub const PRIVATE_DATABASE: &str = "rowbeat";
 
@@ -148,7 +151,6 @@ impl Daemon {
             http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
         };
         let health = Health::default();
-        let limit = Duration::from_secs(60).max(self.config.node.poll_interval * 12);
         let snapshots = Arc::new(Snapshots {
             db: std::sync::OnceLock::new(),
             health: health.clone(),
@@ -156,14 +158,14 @@ impl Daemon {
             running: Running::default(),
             bell: Bell::default(),
             started: Instant::now(),
-            limit,
+            limit: OVERDUE,
         });
         let stop = CancellationToken::new();
         let mut outer = Services::new(stop.clone(), health.clone());
         if let Some(listener) = http {
             outer.spawn(status::serve(listener, Arc::clone(&snapshots), stop.clone()));
         }
-        outer.spawn(shutdown::feed_watchdog(health.clone(), limit * 2, stop.clone()));
+        outer.spawn(shutdown::feed_watchdog(health.clone(), OVERDUE, stop.clone()));
         let ended = tokio::select! {
             reached = reach_schema(&connector, private.is_some()) => match reached {
                 Ok(()) => {
@@ -248,6 +250,7 @@ impl Daemon {
         taking.spawn_loop(Router { db: db.clone(), bell: bell.clone(), poll }, bell.clone());
         taking.spawn_loop(Scheduler { db: db.clone(), bell: bell.clone(), poll }, bell.clone());
         taking.spawn_loop(Rescuer { db: db.clone() }, bell.clone());
+        taking.spawn_loop(Pruner { db: db.clone() }, bell.clone());
         taking.spawn_loop(
             Dispatcher {
                 node: node.clone(),

@@ -41,7 +41,7 @@ pub trait Loop: Send + 'static {
     fn run_once(&mut self) -> impl Future<Output = Result<Pass, DbError>> + Send;
 }
 
-/// When each loop last completed a pass, when it last tried, and what it failed with since.
+/// When each loop last completed a pass, when it is due again, and what it failed with since.
 #[derive(Clone, Default)]
 pub struct Health {
     loops: Arc<Mutex<BTreeMap<&'static str, LoopHealth>>>,
@@ -52,25 +52,25 @@ pub struct Health {
 pub struct LoopHealth {
     /// Its latest complete pass (or its start).
     pub passed: Instant,
-    /// Its latest pass, complete or failed.
-    pub tried: Instant,
+    /// When it will pass again, at the latest.
+    pub due: Instant,
     /// What it fails with at the moment.
     pub error: Option<String>,
 }
 
 impl Health {
-    /// Records a complete pass.
-    pub fn passed(&self, name: &'static str) {
+    /// Records a complete pass; the next one follows within `next`.
+    pub fn passed(&self, name: &'static str, next: Duration) {
         let now = Instant::now();
-        self.lock().insert(name, LoopHealth { passed: now, tried: now, error: None });
+        self.lock().insert(name, LoopHealth { passed: now, due: now + next, error: None });
     }
 
-    /// Records a failed pass; true for the first one in a row.
-    pub fn failed(&self, name: &'static str, error: &str) -> bool {
+    /// Records a failed pass, tried again within `next`; true for the first one in a row.
+    pub fn failed(&self, name: &'static str, error: &str, next: Duration) -> bool {
         let now = Instant::now();
         let mut loops = self.lock();
-        let health = loops.entry(name).or_insert(LoopHealth { passed: now, tried: now, error: None });
-        health.tried = now;
+        let health = loops.entry(name).or_insert(LoopHealth { passed: now, due: now, error: None });
+        health.due = now + next;
         health.error.replace(error.to_owned()).is_none()
     }
 
@@ -79,9 +79,9 @@ impl Health {
         self.lock().clone()
     }
 
-    /// Whether every loop has completed or failed a pass within this time: none hangs.
-    pub fn is_progressing(&self, limit: Duration) -> bool {
-        self.lock().values().all(|health| health.tried.elapsed() <= limit)
+    /// The loops that hang: overdue by more than this.
+    pub fn hanging(&self, limit: Duration) -> Vec<&'static str> {
+        self.lock().iter().filter(|(_, health)| health.due.elapsed() > limit).map(|(name, _)| *name).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, LoopHealth>> {
@@ -109,7 +109,7 @@ impl Services {
 
     /// Runs a loop until `stop`.
     pub fn spawn_loop<L: Loop>(&mut self, looped: L, bell: Bell) {
-        self.health.passed(L::NAME);
+        self.health.passed(L::NAME, Duration::ZERO);
         self.set.spawn(run_loop(looped, bell, self.stop.clone(), self.health.clone()));
     }
 
@@ -129,11 +129,14 @@ async fn run_loop<L: Loop>(mut looped: L, bell: Bell, stop: CancellationToken, h
         let pass = AssertUnwindSafe(looped.run_once()).catch_unwind().await;
         let error = match pass {
             Ok(Ok(pass)) => {
-                health.passed(L::NAME);
                 pause = FIRST_PAUSE;
                 match pass {
-                    Pass::Worked => bell.stir(),
+                    Pass::Worked => {
+                        health.passed(L::NAME, Duration::ZERO);
+                        bell.stir();
+                    }
                     Pass::Idle(longest) => {
+                        health.passed(L::NAME, longest);
                         tokio::select! {
                             () = bell.wait(L::TOPIC, longest) => {}
                             () = stop.cancelled() => {}
@@ -145,7 +148,7 @@ async fn run_loop<L: Loop>(mut looped: L, bell: Bell, stop: CancellationToken, h
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("panicked: {}", panic_message(panic.as_ref())),
         };
-        if health.failed(L::NAME, &error) {
+        if health.failed(L::NAME, &error, pause) {
             tracing::warn!(service = L::NAME, error, "pass failed; trying again");
         }
         tokio::select! {

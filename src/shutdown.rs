@@ -63,13 +63,13 @@ pub async fn feed_watchdog(health: Health, limit: Duration, stop: CancellationTo
     let Some(period) = sd_notify::watchdog_enabled() else { return };
     let mut starved = false;
     loop {
-        let progress = health.is_progressing(limit);
-        if progress {
+        let hanging = health.hanging(limit);
+        if hanging.is_empty() {
             tell(&[NotifyState::Watchdog]);
         } else if !starved {
-            tracing::error!("a loop makes no progress; the watchdog is not fed");
+            tracing::error!(loops = hanging.join(", "), "no progress; the watchdog is not fed");
         }
-        starved = !progress;
+        starved = !hanging.is_empty();
         tokio::select! {
             () = tokio::time::sleep(period / 2) => {}
             () = stop.cancelled() => return,

@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod completer;
 pub mod dispatcher;
 pub mod node;
+pub mod pruner;
 pub mod rescuer;
 pub mod running;
 pub mod store;

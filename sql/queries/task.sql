@@ -97,6 +97,9 @@ select t.id from rowbeat.task t where t.id = any ($1) and t.claimed_by = $2 and 
 -- name: rescue_lost
 select rowbeat.rescue_lost()
 
+-- name: prune
+select rowbeat.prune()
+
 -- name: release_unknown
 -- Gives back tasks claimed by a node that does not know of them: the answer to its claim got lost. $1 node · $2 known ids
 select t.id, rowbeat.end_attempt(t.id, t.attempt, $1, 'interrupted') from rowbeat.task t

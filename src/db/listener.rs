@@ -67,7 +67,7 @@ impl Listener {
         heard: mpsc::Sender<Heard>,
         ears: broadcast::Sender<Ear>,
     ) -> Self {
-        health.passed(NAME);
+        health.passed(NAME, Duration::ZERO);
         Self { connector: connector.for_listen(), bell, health, heard, ears }
     }
 
@@ -81,7 +81,7 @@ impl Listener {
                 ended = self.session(&mut connected) => {
                     if let Err(error) = ended {
                         let error = format!("{error:#}");
-                        if self.health.failed(NAME, &error) {
+                        if self.health.failed(NAME, &error, pause) {
                             tracing::warn!(service = NAME, error, "not listening; polling until it works again");
                         }
                     }
@@ -135,7 +135,7 @@ impl Listener {
         let mut channels = BTreeSet::new();
         loop {
             self.follow_channels(client, &mut channels).await?;
-            self.health.passed(NAME);
+            self.health.passed(NAME, HEARTBEAT);
             self.bell.wait(super::doorbell::Topic::Channel, HEARTBEAT).await;
         }
     }

@@ -38,7 +38,7 @@ pub struct Snapshots {
     pub bell: Bell,
     /// Since when the process runs.
     pub started: Instant,
-    /// A loop whose latest complete pass is older is not healthy.
+    /// A loop that is overdue by more than this is not healthy.
     pub limit: Duration,
 }
 
@@ -104,7 +104,7 @@ impl Snapshots {
         for (name, health) in self.health.all() {
             if let Some(error) = health.error {
                 problems.push(format!("{name}: {error}"));
-            } else if health.passed.elapsed() > self.limit {
+            } else if health.due.elapsed() > self.limit {
                 problems
                     .push(format!("{name}: no complete pass for {} s", health.passed.elapsed().as_secs()));
             }

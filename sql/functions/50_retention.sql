@@ -1,0 +1,56 @@
+-- Retention. Ring tables are emptied slot by slot, by TRUNCATE: no DDL, no partition that could be missing when a user
+-- writes, no lock on the parent. Each slot is a day modulo 32.
+
+-- Promises: the slot is empty, or it was busy and is left for the next time (false). The only dynamic statement here; the
+--   names come from this file.
+-- Locks: the one partition, exclusively, asked for at most a second; nobody writes to a slot that is due.
+create or replace function rowbeat.empty_slot(p_ring text, p_slot integer) returns boolean
+language plpgsql volatile set search_path = '' set lock_timeout = '1s' as $$
+declare
+    v_partition  text := p_ring || '_' || to_char(p_slot, 'FM00');
+    v_used       boolean;
+begin
+    execute format('select exists (select from rowbeat.%I)', v_partition) into v_used;
+    if v_used then
+        execute format('truncate rowbeat.%I', v_partition);
+    end if;
+    return v_used;
+exception when lock_not_available then
+    return false;
+end $$;
+comment on function rowbeat.empty_slot(text, integer) is 'Empties one slot of a ring table; false when it was empty or busy.';
+
+-- Promises: what is past its time is gone, soon. Returns how many slots were emptied.
+--   finished_task and attempt: rows expire on days from tomorrow to 30 days ahead, so today's slot and yesterday's hold
+--     nothing but expired ones.
+--   change: slots older than three days, once every consumer has read them.
+--   node: those that ended a week ago. fire: those of 90 days ago, some at a time.
+-- Called by: every daemon's pruner. Safe in any number of copies.
+create or replace function rowbeat.prune() returns integer
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_today    date := (rowbeat.now_() at time zone 'UTC')::date;
+    v_slot     integer;
+    v_emptied  integer := 0;
+begin
+    foreach v_slot in array array[rowbeat.slot_of(v_today), rowbeat.slot_of(v_today - 1)] loop
+        v_emptied := v_emptied + rowbeat.empty_slot('finished_task', v_slot)::integer + rowbeat.empty_slot('attempt', v_slot)::integer;
+    end loop;
+    for v_slot in
+        select s.slot from generate_series(0, 31) s (slot)
+        where s.slot <> all (array(select rowbeat.slot_of(v_today + d) from generate_series(-3, 1) d))
+            and not exists (
+                select from rowbeat.change_consumer r
+                join rowbeat.change c on c.slot = s.slot and (c.xid >= pg_snapshot_xmax(r.position)
+                    or c.xid = any (array(select pg_snapshot_xip(r.position)))))
+    loop
+        v_emptied := v_emptied + rowbeat.empty_slot('change', v_slot)::integer;
+    end loop;
+    delete from rowbeat.node n
+    where coalesce(n.stopped_at, n.lost_at) < rowbeat.now_() - interval '7 days'
+        and not exists (select from rowbeat.task t where t.claimed_by = n.id);
+    delete from rowbeat.fire f where (f.schedule, f.nominal_at) in (
+        select o.schedule, o.nominal_at from rowbeat.fire o where o.fired_at < rowbeat.now_() - interval '90 days' limit 10000);
+    return v_emptied;
+end $$;
+comment on function rowbeat.prune() is 'Forgets what is past its time; returns how many ring slots were emptied.';
