@@ -1,7 +1,7 @@
 -- Definitions, live tasks, and what remains of ended ones.
 --
--- `task` is built for the claim: state, attempt, claimed_by and claimed_at are in no index and in no index predicate, and
--- half of every page is left free, so a claim is a HOT update. It holds live rows only; an ended task moves to
+-- `task` is built for the claim: state, attempt, claimed_by and claimed_at are in no index and in no index predicate, and more
+-- than half of every page is left free, so a claim is a HOT update. It holds live rows only; an ended task moves to
 -- `finished_task`, an attempt that did not end its task leaves a row in `attempt`. Both are rings: list partitions made
 -- here once, filled by day and emptied by TRUNCATE, so that retention needs no DDL at run time. Locks: new tables only.
 
@@ -84,7 +84,7 @@ create table rowbeat.task (
     constraint task_timeout_positive check (timeout > '0'),
     constraint task_queue_named check (queue <> '')
 ) with (
-    fillfactor = 50,
+    fillfactor = 45,
     autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
 );

@@ -46,6 +46,8 @@ const OWN_SESSIONS: usize = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// After the drain time, attempts that were told to stop get this long to be recorded.
 const RECORD_TIME: Duration = Duration::from_secs(5);
+/// Services get this long to end; one that waits for an unreachable database is not waited for.
+const END_TIME: Duration = Duration::from_secs(5);
 /// A loop that is overdue by this hangs: no pass, complete or failed, should take as long.
 const OVERDUE: Duration = Duration::from_secs(45);
 /// Name of the database inside the private Postgres.
@@ -178,7 +180,7 @@ impl Daemon {
             () = shutdown.drain.cancelled() => Ok(()),
         };
         stop.cancel();
-        outer.join().await;
+        outer.join(END_TIME).await;
         if let Some(private) = private {
             private.stop().await.context("private Postgres")?;
         }
@@ -282,11 +284,11 @@ impl Daemon {
 
         tracing::info!(running = crew.len(), "stopping: no new work, waiting for what runs");
         shutdown::tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-        taking.join().await;
+        taking.join(END_TIME).await;
         self.drain(&crew, &running, shutdown).await;
         let _ = db.row("node.stop", &[&node.id()]).await;
         last.cancel();
-        lasting.join().await;
+        lasting.join(END_TIME).await;
         tracing::info!("stopped");
     }
 

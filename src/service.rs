@@ -113,12 +113,17 @@ impl Services {
         self.set.spawn(run_loop(looped, bell, self.stop.clone(), self.health.clone()));
     }
 
-    /// Waits until everything has ended.
-    pub async fn join(mut self) {
-        while let Some(ended) = self.set.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a service ended by a panic");
+    /// Waits until everything has ended; what has not after `limit` is given up.
+    pub async fn join(mut self, limit: Duration) {
+        let ended = async {
+            while let Some(ended) = self.set.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a service ended by a panic");
+                }
             }
+        };
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            tracing::warn!(services = self.set.len(), "some services did not end in time and are given up");
         }
     }
 }

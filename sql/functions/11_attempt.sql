@@ -44,9 +44,37 @@ language sql stable as $$
 $$;
 comment on function rowbeat.task_document(rowbeat.task) is 'The task as plan and settle get it: id, definition, payload, attempt, failures, max_attempts, cause, created_at, run_at.';
 
--- Promises: returns the locked row of a claim that is still held, and tells SQL functions whose task they run, by the
---   settings rowbeat.task_id, rowbeat.attempt and rowbeat.cause of this transaction.
--- Locks: the task row, for update: nobody can take the claim over until the transaction ends. SQLSTATEs: RB003.
+-- The one refusal of stale workers. SQLSTATEs: RB003, always.
+create or replace function rowbeat.refuse_stale(p_task_id bigint, p_attempt integer) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+    raise exception 'attempt % of task % no longer holds its claim', p_attempt, p_task_id using errcode = 'RB003',
+        hint = 'The task was cancelled, ended or taken over by another node; stop working on it.';
+end $$;
+comment on function rowbeat.refuse_stale(bigint, integer) is 'Refuses a worker that no longer holds its claim, with RB003.';
+
+-- Promises: the task of a claim that is held at this moment, and the settings rowbeat.task_id, rowbeat.attempt and
+--   rowbeat.cause of this transaction tell SQL functions whose task they run.
+-- Locks: nothing, so that the task can be cancelled and taken over while a function works: what the function did is kept
+--   only if end_attempt, at the end of the same transaction, finds the claim still held. SQLSTATEs: RB003.
+create or replace function rowbeat.read_claim(p_task_id bigint, p_attempt integer, p_node bigint) returns rowbeat.task
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_task rowbeat.task;
+begin
+    select * into v_task from rowbeat.task t
+    where t.id = p_task_id and t.attempt = p_attempt and t.claimed_by = p_node and t.state = 'running';
+    if not found then
+        perform rowbeat.refuse_stale(p_task_id, p_attempt);
+    end if;
+    perform set_config('rowbeat.task_id', p_task_id::text, true), set_config('rowbeat.attempt', p_attempt::text, true),
+        set_config('rowbeat.cause', coalesce(v_task.cause::text, ''), true);
+    return v_task;
+end $$;
+comment on function rowbeat.read_claim(bigint, integer, bigint) is 'The task of a claim that is held now, or RB003.';
+
+-- Promises: as read_claim, and nobody takes the claim over until the transaction ends.
+-- Locks: the task row, for update. SQLSTATEs: RB003.
 create or replace function rowbeat.hold_claim(p_task_id bigint, p_attempt integer, p_node bigint) returns rowbeat.task
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -56,11 +84,8 @@ begin
     where t.id = p_task_id and t.attempt = p_attempt and t.claimed_by = p_node and t.state = 'running'
     for update;
     if not found then
-        raise exception 'attempt % of task % no longer holds its claim', p_attempt, p_task_id using errcode = 'RB003',
-            hint = 'The task was cancelled, ended or taken over by another node; stop working on it.';
+        perform rowbeat.refuse_stale(p_task_id, p_attempt);
     end if;
-    perform set_config('rowbeat.task_id', p_task_id::text, true), set_config('rowbeat.attempt', p_attempt::text, true),
-        set_config('rowbeat.cause', coalesce(v_task.cause::text, ''), true);
     return v_task;
 end $$;
 comment on function rowbeat.hold_claim(bigint, integer, bigint) is 'Locks the task of a claim that is still held, or refuses with RB003.';

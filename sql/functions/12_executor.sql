@@ -20,13 +20,14 @@ begin
 end $$;
 comment on function rowbeat.resolve_function(text, text) is 'The function a definition names, with these argument types, or RB002.';
 
--- Promises: a sql task has run and is recorded, both in this transaction or neither: exactly once.
--- Called by: the sql executor, alone in its transaction. Locks: the task row, before the function runs.
+-- Promises: a sql task has run and is recorded, both in this transaction or neither: exactly once. Whoever lost the
+--   claim meanwhile is refused in the end, and what its function did is rolled back.
+-- Called by: the sql executor, alone in its transaction. Locks: what the function locks, then the task row.
 -- SQLSTATEs: RB002, RB003, and whatever the function raises.
 create or replace function rowbeat.perform_sql(p_task_id bigint, p_attempt integer, p_node bigint) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
-    v_task      rowbeat.task := rowbeat.hold_claim(p_task_id, p_attempt, p_node);
+    v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
     v_result    jsonb;
 begin
@@ -41,11 +42,11 @@ begin
 end $$;
 comment on function rowbeat.perform_sql(bigint, integer, bigint) is 'Runs a sql task''s function and records it, in one transaction.';
 
--- Promises: the next effect of a planned task, or null. Reads only its claim's row. SQLSTATEs: RB002, RB003.
+-- Promises: the next effect of a planned task, or null. Locks nothing itself. SQLSTATEs: RB002, RB003.
 create or replace function rowbeat.call_plan(p_task_id bigint, p_attempt integer, p_node bigint) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 declare
-    v_task      rowbeat.task := rowbeat.hold_claim(p_task_id, p_attempt, p_node);
+    v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
     v_effect    jsonb;
 begin

@@ -31,19 +31,20 @@ language plpgsql volatile set search_path = '' as $$
 declare
     v_today    date := (rowbeat.now_() at time zone 'UTC')::date;
     v_slot     integer;
+    v_read     integer[];
     v_emptied  integer := 0;
 begin
     foreach v_slot in array array[rowbeat.slot_of(v_today), rowbeat.slot_of(v_today - 1)] loop
         v_emptied := v_emptied + rowbeat.empty_slot('finished_task', v_slot)::integer + rowbeat.empty_slot('attempt', v_slot)::integer;
     end loop;
-    for v_slot in
-        select s.slot from generate_series(0, 31) s (slot)
-        where s.slot <> all (array(select rowbeat.slot_of(v_today + d) from generate_series(-3, 1) d))
-            and not exists (
-                select from rowbeat.change_consumer r
-                join rowbeat.change c on c.slot = s.slot and (c.xid >= pg_snapshot_xmax(r.position)
-                    or c.xid = any (array(select pg_snapshot_xip(r.position)))))
-    loop
+    -- Gathered first: a table that a running query reads cannot be truncated.
+    select array_agg(s.slot) into v_read from generate_series(0, 31) s (slot)
+    where s.slot <> all (array(select rowbeat.slot_of(v_today + d) from generate_series(-3, 1) d))
+        and not exists (
+            select from rowbeat.change_consumer r
+            join rowbeat.change c on c.slot = s.slot and (c.xid >= pg_snapshot_xmax(r.position)
+                or c.xid = any (array(select pg_snapshot_xip(r.position)))));
+    foreach v_slot in array coalesce(v_read, '{}') loop
         v_emptied := v_emptied + rowbeat.empty_slot('change', v_slot)::integer;
     end loop;
     delete from rowbeat.node n

@@ -1,22 +1,19 @@
 //! `native`: async Rust handlers of the program that embeds this library, by the name of their task definition.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::{Effect, Failure};
-use crate::service::panic_message;
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value, Failure>> + Send>>;
 type Handler = Arc<dyn Fn(Effect) -> HandlerFuture + Send + Sync>;
 
 /// The handlers of this program.
 ///
-/// A handler is dropped at its next await when its attempt times out or is cancelled: what ignores that belongs into a
+/// A handler that panics has failed its attempt, nothing else. It is dropped at its next await when its attempt times out or is cancelled: what ignores that belongs into a
 /// program (`exec`), which can be killed.
 #[derive(Clone, Default)]
 pub struct Handlers {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::{Object, Pool, PoolError, TimeoutType};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,8 @@ pub enum Transaction {
     Stale,
     /// The connection broke; whether it committed is for the record to tell.
     Unknown(Value),
+    /// No session could be had: it has not begun.
+    NotBegun,
 }
 
 /// Runs sql tasks.
@@ -69,7 +71,27 @@ impl SqlExecutor {
     }
 }
 
-/// Begin, limit, run, commit: pipelined, one round trip.
+impl SqlExecutor {
+    /// A session; waits as long as the others are busy.
+    async fn session(&self, cancel: &CancellationToken) -> Option<Object> {
+        loop {
+            let got = tokio::select! {
+                got = self.pool.get() => got,
+                () = cancel.cancelled() => return None,
+            };
+            match got {
+                Ok(session) => return Some(session),
+                Err(PoolError::Timeout(TimeoutType::Wait)) => {}
+                Err(error) => {
+                    tracing::debug!(error = %DbError::from(error), "no session for a sql task");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Begin, limit and run in one round trip, then commit.
 async fn transaction(mut session: Object, task: &ClaimedTask) -> Result<(), DbError> {
     let statement = session.prepare_cached(query::text("task.perform_sql")).await?;
     let limit = Duration::from_millis(task.timeout_ms).as_millis().max(1);

@@ -4,9 +4,11 @@
 //! it, keeps the response, and asks again; without a plan the definition's effect is the only one. However it ends, the
 //! ending is recorded once, fenced, and retried until the database has answered: an attempt is over when that is done.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::completer::{Completer, Completion};
@@ -17,9 +19,12 @@ use crate::db::query::DbError;
 use crate::db::sqlstate;
 use crate::executor::sql::{SqlExecutor, Transaction};
 use crate::executor::{Effect, Executors, Failure};
+use crate::service::panic_message;
 
 /// A task may have this many effects.
 const MOST_STEPS: i16 = 16;
+/// A task that could not begin because no session could be had waits this long.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -46,10 +51,16 @@ impl Runner {
     /// Runs a claimed task to the end of this attempt and records it.
     pub async fn run(&self, task: ClaimedTask, ticket: Ticket) {
         let task = Arc::new(task);
-        let ended = match task.executor {
-            ExecutorKind::Sql => self.run_sql(&task, &ticket).await,
-            ExecutorKind::Exec | ExecutorKind::Native => self.run_effects(&task, &ticket).await,
+        let work = async {
+            match task.executor {
+                ExecutorKind::Sql => self.run_sql(&task, &ticket).await,
+                ExecutorKind::Exec | ExecutorKind::Native => self.run_effects(&task, &ticket).await,
+            }
         };
+        let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+            let message = format!("panicked: {}", panic_message(panic.as_ref()));
+            Ended::With(Outcome::Failed(json!({ "message": message }), None))
+        });
         match ended {
             Ended::Recorded => {}
             Ended::With(Outcome::Done(result)) if !task.settled && !task.planned => {
@@ -65,6 +76,8 @@ impl Runner {
             Transaction::Raised(error) => Ended::With(Outcome::Failed(error, None)),
             Transaction::TimedOut => Ended::With(timed_out(task)),
             Transaction::Cancelled => Ended::With(stopped(ticket.reason())),
+            Transaction::NotBegun if ticket.token().is_cancelled() => Ended::With(stopped(ticket.reason())),
+            Transaction::NotBegun => Ended::With(Outcome::Snoozed(BEGIN_AGAIN)),
             // Had it committed, the task is gone and this record is refused as stale.
             Transaction::Unknown(error) => Ended::With(Outcome::Lost(error)),
         }

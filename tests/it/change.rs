@@ -67,7 +67,7 @@ async fn every_committed_change_is_routed_once_and_none_of_a_rolled_back_one() {
     open.batch_execute("commit").await.unwrap();
     route_all(&mut router).await;
     let keys: Vec<i64> =
-        db.get("select array_agg((payload -> 'key' ->> 'id')::bigint order by 1) from rowbeat.task").await;
+        db.get("select array_agg((payload -> 'key' ->> 'id')::bigint order by (payload -> 'key' ->> 'id')::bigint) from rowbeat.task").await;
     let mut expected: Vec<i64> = (0..20).chain(200..220).chain([1000]).collect();
     expected.sort_unstable();
     assert_eq!(keys, expected);

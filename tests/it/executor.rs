@@ -30,7 +30,7 @@ path = "/bin/sh"
 args = ["-c", "head -c 3000000 /dev/zero | tr '\\0' x"]
 
 [programs.nul]
-path = "/usr/bin/printf"
+path = "/bin/echo"
 args = ['"a\u0000b"']
 "#;
 

@@ -86,3 +86,24 @@ async fn the_daemon_goes_on_through_immediate_restarts_of_its_database() {
     assert!(status.success(), "{log}");
     server.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_database_is_gone_for_good_still_stops() {
+    let folder = scratch();
+    let server = PrivatePostgres::start(options(folder.path())).await.unwrap();
+    let url = url(&server);
+    let connector = Connector::new(&database(&url)).unwrap();
+    let daemon = daemon(&url).ready().await;
+    for sql in SETUP.split_inclusive(";\n") {
+        ask(&connector, sql).await;
+    }
+    ask(&connector, "insert into rowbeat.task (definition, payload) select 'slow', jsonb_build_object('x', g) from generate_series(1, 500) g").await;
+    until(&connector, "select count(*) > 10 from public.effect").await;
+    server.stop().await.unwrap();
+    let begun = std::time::Instant::now();
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    daemon.says("stopping").await;
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let (status, log) = daemon.stop().await;
+    assert!(status.success() && begun.elapsed() < Duration::from_secs(30), "{:?} {log}", begun.elapsed());
+}
