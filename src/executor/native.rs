@@ -46,9 +46,6 @@ impl Handlers {
         let Some(handler) = self.handlers.get(&effect.task.definition) else {
             return Err(Failure::retry(format!("this node has no handler for {}", effect.task.definition)));
         };
-        let performed = async move { handler(effect).await };
-        AssertUnwindSafe(performed).catch_unwind().await.unwrap_or_else(|panic| {
-            Err(Failure::retry(format!("panicked: {}", panic_message(panic.as_ref()))))
-        })
+        handler(effect).await
     }
 }

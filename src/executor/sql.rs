@@ -48,12 +48,7 @@ impl SqlExecutor {
 
     /// Runs and records one task.
     pub async fn run(&self, task: &ClaimedTask, cancel: &CancellationToken) -> Transaction {
-        let session = match self.pool.get().await {
-            Ok(session) => session,
-            Err(error) => {
-                return Transaction::Unknown(json!({ "message": DbError::from(error).to_string() }));
-            }
-        };
+        let Some(session) = self.session(cancel).await else { return Transaction::NotBegun };
         let canceller = session.cancel_token();
         let work = transaction(session, task);
         tokio::pin!(work);
@@ -69,9 +64,7 @@ impl SqlExecutor {
             Err(error) => classify(&error, cancel.is_cancelled()),
         }
     }
-}
 
-impl SqlExecutor {
     /// A session; waits as long as the others are busy.
     async fn session(&self, cancel: &CancellationToken) -> Option<Object> {
         loop {

@@ -280,19 +280,26 @@ async fn retention_empties_slots_in_time_also_after_sixty_days_away() {
     db.run("create table public.orders (id bigint primary key); select rowbeat.watch('public.orders', 'add_effect')").await;
     // The application writes every day; daemons are there for 37 days, away for 60, and so on.
     for day in 0..230 {
-        db.run(&format!("set rowbeat.clock_offset = '{day} days'; insert into public.orders values ({day})")).await;
+        db.run(&format!("set rowbeat.clock_offset = '{day} days'; insert into public.orders values ({day})"))
+            .await;
         if day % 97 >= 37 {
             continue;
         }
-        db.run("do $$ begin while rowbeat.route_changes() > 0 loop end loop; end $$; select rowbeat.prune()").await;
+        db.run("do $$ begin while rowbeat.route_changes() > 0 loop end loop; end $$; select rowbeat.prune()")
+            .await;
         db.run("do $$ begin perform rowbeat.finish_task(t, 'completed', 'done', null, null) from rowbeat.task t; end $$").await;
-        let oldest: Option<i32> = db.get("select extract(day from rowbeat.now_() - min(finished_at))::int from rowbeat.finished_task").await;
+        let oldest: Option<i32> = db
+            .get("select extract(day from rowbeat.now_() - min(finished_at))::int from rowbeat.finished_task")
+            .await;
         // A slot that fell due while nobody pruned is emptied when its turn comes again, at most 32 days later.
         let limit = if day < 97 || day % 97 > 32 { 8 } else { 60 + 8 + 32 };
         assert!(oldest.is_none_or(|oldest| oldest <= limit), "day {day}: {oldest:?} days old");
     }
     assert_eq!(db.get::<i64>("select count(*) from public.orders").await, 230, "no write has failed");
-    assert_eq!(db.get::<i64>("select count(distinct (payload ->> 'change')) from rowbeat.finished_task").await, 7);
+    assert_eq!(
+        db.get::<i64>("select count(distinct (payload ->> 'change')) from rowbeat.finished_task").await,
+        7
+    );
     let kept: i64 = db.get("select count(*) from rowbeat.change").await;
     assert!((4..=5).contains(&kept), "{kept} changes kept");
 }
