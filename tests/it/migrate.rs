@@ -105,3 +105,36 @@ async fn a_busy_table_is_waited_for() {
     reader.batch_execute("commit").await.unwrap();
     migration.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_no_superuser_installs_and_runs_everything() {
+    let db = TestDb::empty().await;
+    let role = format!("owner_{}", db.name);
+    db.run(&format!(
+        "create role {role} login nosuperuser nocreaterole nocreatedb; grant create, connect on database {} to {role};
+         create schema shop authorization {role}",
+        db.name
+    ))
+    .await;
+    let mut command = server().rowbeat(&db.name);
+    command.env("DATABASE_URL", server().url(&db.name).replace("user=postgres", &format!("user={role}")));
+    let daemon = crate::harness::Daemon::start(command, "", &[]).ready().await;
+    db.run(&format!(
+        "set role {role};
+         create table shop.orders (id bigint primary key);
+         create function shop.see(payload jsonb) returns jsonb language sql as $$ select payload -> 'key' $$;
+         insert into rowbeat.task_definition (name, executor, function) values ('see', 'sql', 'shop.see');
+         insert into rowbeat.watch (table_name, definition) values ('shop.orders', 'see');
+         insert into rowbeat.channel (name, definition) values ('shop', 'see');
+         select rowbeat.schedule('s', 'every 1 second', 'see');
+         insert into rowbeat.task (definition) values ('see');
+         insert into shop.orders values (1);"
+    ))
+    .await;
+    daemon.says("listening to channel").await;
+    db.run("select pg_notify('shop', 'x')").await;
+    db.until("select count(distinct coalesce(cause ->> 'kind', 'insert')) = 4 from rowbeat.tasks where state = 'completed'").await;
+    let (status, log) = daemon.stop().await;
+    assert!(status.success() && !log.contains("WARN"), "{log}");
+    db.run(&format!("reset role; reassign owned by {role} to postgres; drop owned by {role}; drop role {role}")).await;
+}
