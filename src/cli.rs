@@ -11,12 +11,21 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod exit;
 
+mod check;
 mod database;
+mod demo;
 mod failure;
+mod listen;
 mod migrate;
 mod names;
 mod output;
+mod postgres;
+mod schedule;
 mod start;
+mod status;
+mod task;
+mod wait_for_db;
+mod watch;
 
 use self::database::Context;
 use self::exit::Exit;
@@ -49,7 +58,24 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Start(start::Arguments),
+    Demo(demo::Arguments),
     Migrate(migrate::Arguments),
+    Check(check::Arguments),
+    WaitForDb(wait_for_db::Arguments),
+    #[command(subcommand)]
+    Task(task::Arguments),
+    #[command(subcommand)]
+    Schedule(schedule::Arguments),
+    #[command(subcommand)]
+    Watch(watch::Arguments),
+    /// Run the daemon in the foreground and print what is heard on the channels that become tasks.
+    ///
+    /// It does all the work that `start` does. Also known as psql_listener.
+    #[command(alias = "psql-listener", after_help = "Example:\n  rowbeat listen --http off")]
+    Listen(start::Arguments),
+    Status(status::Arguments),
+    #[command(hide = true)]
+    Postgres(postgres::Arguments),
 }
 
 const AFTER_HELP: &str = "\
@@ -97,6 +123,15 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let context = Context::new(arguments.global);
     match arguments.command {
         Command::Start(arguments) => start::run(&context, arguments).await,
+        Command::Demo(arguments) => demo::run(&context, arguments).await,
         Command::Migrate(arguments) => migrate::run(&context, arguments).await,
+        Command::Check(arguments) => check::run(&context, arguments).await,
+        Command::WaitForDb(arguments) => wait_for_db::run(&context, arguments).await,
+        Command::Task(arguments) => task::run(&context, arguments).await,
+        Command::Schedule(arguments) => schedule::run(&context, arguments).await,
+        Command::Watch(arguments) => watch::run(&context, arguments).await,
+        Command::Listen(arguments) => listen::run(&context, arguments).await,
+        Command::Status(arguments) => status::run(&context, arguments).await,
+        Command::Postgres(arguments) => postgres::run(&context, arguments).await,
     }
 }

@@ -216,8 +216,7 @@ impl Daemon {
             executors: Executors { native: self.handlers.clone(), exec: self.programs() },
         };
         let (heard, to_enqueue) = mpsc::channel(channel::BACKLOG);
-        let listener =
-            Listener::new(connector.clone(), bell.clone(), health.clone(), heard, self.ears.clone());
+        let listener = Listener::new(&connector, bell.clone(), health.clone(), heard, self.ears.clone());
         let crew = Crew::default();
         let except = Except::default();
 

@@ -11,8 +11,13 @@ select rowbeat.watch($1::text::regclass, $2, $3, $4)
 select rowbeat.unwatch($1)
 
 -- name: list_watches
-select w.name, w.table_name::text as table_name, w.operations, w.definition, w.enabled, w.created_at
+select jsonb_build_object('name', w.name, 'table', w.table_name::text, 'operations', w.operations, 'definition', w.definition,
+    'enabled', w.enabled, 'created_at', w.created_at) as watch
 from rowbeat.watch w order by w.name
+
+-- name: plan_watch
+-- The statements that a watch would run. $1 table · $2 operations
+select s.statement from rowbeat.capture_statements($1::text::regclass, $2) s (statement)
 
 -- name: inert_triggers
 -- Capture triggers that no watch needs any more, as statements that drop them.

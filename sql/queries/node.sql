@@ -20,3 +20,12 @@ select rowbeat.status() as status
 -- Schema version, and whether this session may write.
 select (select coalesce(max(h.version), 0)::integer from rowbeat.schema_history h) as version,
     not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable
+
+-- name: check
+-- What `rowbeat check` wants to know of the server and the session.
+select current_setting('server_version_num')::integer as version_num, 'PostgreSQL ' || current_setting('server_version') as version,
+    (select s.version || ' ' || s.cipher from pg_stat_ssl s where s.pid = pg_backend_pid() and s.ssl) as tls,
+    not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
+    current_user::text as user_name,
+    coalesce((select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'rowbeat'),
+        has_database_privilege(current_database(), 'create')) as may_install

@@ -28,8 +28,7 @@ select rowbeat.schedule($1, $2, $3, $4, $5, $6, $7)
 select rowbeat.unschedule($1)
 
 -- name: list
-select u.name, u.definition, u.spec, u.time_zone, u.status, u.next_fire_at, u.next_fire_local, u.last_fire_at, u.last_task_id
-from rowbeat.upcoming u
+select to_jsonb(u) as schedule from rowbeat.upcoming u
 
 -- name: now
 select rowbeat.now_() as now

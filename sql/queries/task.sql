@@ -123,9 +123,7 @@ select rowbeat.retry($1)
 
 -- name: list
 -- $1 state or null · $2 definition or null · $3 how many
-select t.id, t.definition, t.state, t.queue, t.attempt, t.max_attempts, t.cause, t.created_at, t.run_at, t.started_at, t.finished_at,
-    t.error ->> 'message' as error
-from rowbeat.tasks t
+select to_jsonb(t) as task from rowbeat.tasks t
 where ($1::text is null or t.state = $1) and ($2::text is null or t.definition = $2)
 order by t.id desc limit $3
 

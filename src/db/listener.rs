@@ -61,7 +61,7 @@ pub struct Listener {
 impl Listener {
     /// A listener that rings `bell`, hands channels' notifications to `heard`, and tells everything to `ears`.
     pub fn new(
-        connector: Connector,
+        connector: &Connector,
         bell: Bell,
         health: Health,
         heard: mpsc::Sender<Heard>,

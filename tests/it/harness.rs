@@ -37,9 +37,14 @@ pub struct Server {
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let mut child = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        if let Ok(bindir) = std::env::var("ROWBEAT_TEST_BINDIR") {
+            command.args(["postgres", "--bindir", &bindir]);
+        } else {
+            command.arg("postgres");
+        }
+        let mut child = command
             .args([
-                "postgres",
                 "--temporary",
                 "--fast",
                 "-c",
@@ -254,10 +259,6 @@ impl Daemon {
 
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Waits until the log says something.

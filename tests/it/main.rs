@@ -2,6 +2,8 @@
 //! template; real daemon processes; waiting on events or with a deadline.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail like the test itself")]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::print_stderr, reason = "a failed test shows the daemon's log")]
 #![allow(clippy::disallowed_methods, reason = "tests are no loops of the daemon")]
 
 mod harness;

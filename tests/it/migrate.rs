@@ -136,5 +136,8 @@ async fn a_role_that_is_no_superuser_installs_and_runs_everything() {
     db.until("select count(distinct coalesce(cause ->> 'kind', 'insert')) = 4 from rowbeat.tasks where state = 'completed'").await;
     let (status, log) = daemon.stop().await;
     assert!(status.success() && !log.contains("WARN"), "{log}");
-    db.run(&format!("reset role; reassign owned by {role} to postgres; drop owned by {role}; drop role {role}")).await;
+    db.run(&format!(
+        "reset role; reassign owned by {role} to postgres; drop owned by {role}; drop role {role}"
+    ))
+    .await;
 }

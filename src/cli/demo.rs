@@ -1,0 +1,234 @@
+//! `rowbeat demo`: the main job on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks.
+//!
+//! It shows what happened, and checks it against the database: whatever it shows that did not happen ends it with an
+//! error. Nothing is left behind.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use super::database::Context;
+use super::failure::Failure;
+use super::{output, postgres};
+use crate::config::{Config, Environment};
+use crate::daemon::{Daemon, Up};
+use crate::db::embedded::Options;
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+const SHOP: &str = include_str!("../../sql/demo/shop.sql");
+const ORDER: &str = include_str!("../../sql/demo/order.sql");
+const CAUSES: &str = include_str!("../../sql/demo/causes.sql");
+const EFFECTS: &str = include_str!("../../sql/demo/effects.sql");
+
+const TRAFFIC: Duration = Duration::from_secs(4);
+const BETWEEN_ORDERS: Duration = Duration::from_millis(150);
+/// Longer than the slowest machine needs to finish what was begun.
+const PATIENCE: Duration = Duration::from_secs(30);
+const KINDS: [&str; 3] = ["insert", "schedule", "watch"];
+
+/// Try rowbeat out: a private Postgres, a small shop, traffic for a few seconds, and what became of it.
+///
+/// An inserted row, a changed table and a schedule each become completed tasks. Afterwards it stays up to play with until
+/// Ctrl-C, which leaves nothing behind. Ends with an error when anything it shows did not happen.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  rowbeat demo --once --json")]
+pub(super) struct Arguments {
+    /// Exit after showing.
+    #[arg(long)]
+    once: bool,
+}
+
+pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
+    let folder = postgres::temporary_folder()?;
+    let ended = run_in(context, &arguments, &folder).await;
+    std::fs::remove_dir_all(&folder)?;
+    ended
+}
+
+async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Result<(), Failure> {
+    let text = "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"error\"\n[node]\nname = \"demo\"\n";
+    let config = Config::from_text(text, Path::new("demo"), &Environment::from_variables([]))?;
+    telemetry::start(&config.log);
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "making a private Postgres ...\r");
+    }
+    let options = Options { data_dir: Some(folder.join("pg")), durable: false, ..Options::default() };
+    let shutdown = Shutdown::new();
+    let signals = shutdown.on_signals()?;
+    let (sender, up) = tokio::sync::oneshot::channel();
+    let daemon = Daemon::new(config).with_private_postgres(options).when_up(sender).run(shutdown.clone());
+    let play = async {
+        let up = up.await.map_err(|_| Failure::new("the daemon did not come up"))?;
+        play(context, &up).await?;
+        if arguments.once {
+            return Ok(());
+        }
+        output::line("\nto play with (Ctrl-C ends it and leaves nothing behind):")?;
+        output::line(format!("  {}", up.psql.unwrap_or_default()))?;
+        output::line(format!(
+            "  http://{}/status",
+            up.http.map(|http| http.to_string()).unwrap_or_default()
+        ))?;
+        std::future::pending().await
+    };
+    let mut daemon = Box::pin(daemon);
+    let mut signals = Box::pin(signals);
+    let mut shown = false;
+    let ended = tokio::select! {
+        ended = &mut daemon => return Err(ended.err().map_or_else(|| Failure::new("the daemon ended early"), Into::into)),
+        ended = play => {
+            shown = true;
+            ended
+        }
+        () = shutdown.drain.cancelled() => Ok(()),
+        () = &mut signals => Ok(()),
+    };
+    shutdown.drain.cancel();
+    tokio::select! {
+        stopped = &mut daemon => stopped?,
+        () = &mut signals => daemon.await?,
+    }
+    if arguments.once && !shown {
+        return Err(Failure::new("interrupted before everything was shown"));
+    }
+    ended
+}
+
+/// Makes the shop, keeps it busy, shows what happens, and checks that it did.
+async fn play(context: &Context, up: &Up) -> Result<(), Failure> {
+    let (client, connection) = up.connector.connect("demo").await?;
+    let work = async {
+        client.batch_execute(SHOP).await?;
+        let live = std::io::stdout().is_terminal() && !context.json();
+        let begun = Instant::now();
+        let mut drawn = 0;
+        while begun.elapsed() < TRAFFIC {
+            client.execute(ORDER, &[]).await?;
+            if live {
+                drawn = draw(&table(&read(&client).await?), drawn)?;
+            }
+            tokio::time::sleep(BETWEEN_ORDERS).await;
+        }
+        let causes = loop {
+            let causes = read(&client).await?;
+            if is_complete(&causes) || begun.elapsed() > PATIENCE {
+                break causes;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let effects = client.query_one(EFFECTS, &[]).await?;
+        let effects: [i64; 3] = [effects.get("mails"), effects.get("shipped"), effects.get("fires")];
+        if context.json() {
+            let tasks: Vec<Value> = causes.iter().map(Cause::document).collect();
+            let [mails, shipped, fires] = effects;
+            output::json(
+                &json!({ "tasks": tasks, "effects": { "mails": mails, "shipped": shipped, "fires": fires } }),
+            )?;
+        } else {
+            draw(&table(&causes), drawn)?;
+            let [mails, shipped, fires] = effects;
+            output::line(format!(
+                "\nin the shop's own tables: {shipped} orders shipped, {mails} mails written; {fires} fires in the ledger"
+            ))?;
+        }
+        verify(&causes, effects)
+    };
+    tokio::select! {
+        done = work => done,
+        ended = connection => Err(ended.err().map_or_else(|| Failure::new("the database went away"), Into::into)),
+    }
+}
+
+/// The latest completed task of one cause, and how many there were.
+struct Cause {
+    kind: String,
+    id: i64,
+    name: String,
+    definition: String,
+    state: String,
+    result: Value,
+    started_after_ms: Option<f64>,
+    completed: i64,
+    total: i64,
+}
+
+impl Cause {
+    fn document(&self) -> Value {
+        json!({ "id": self.id, "cause": self.kind, "name": self.name, "definition": self.definition, "state": self.state,
+            "result": self.result, "started_after_ms": self.started_after_ms, "completed": self.completed, "total": self.total })
+    }
+}
+
+async fn read(client: &Client) -> Result<Vec<Cause>, Failure> {
+    let rows = client.query(CAUSES, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Cause {
+            kind: row.get("kind"),
+            id: row.get("id"),
+            name: row.get("name"),
+            definition: row.get("definition"),
+            state: row.get("state"),
+            result: row.get::<_, Option<Value>>("result").or_else(|| row.get("error")).unwrap_or_default(),
+            started_after_ms: row.get("started_after_ms"),
+            completed: row.get("completed"),
+            total: row.get("total"),
+        })
+        .collect())
+}
+
+fn is_complete(causes: &[Cause]) -> bool {
+    KINDS.iter().all(|kind| causes.iter().any(|cause| cause.kind == *kind && cause.completed > 0))
+        && causes.iter().all(|cause| cause.completed == cause.total)
+}
+
+fn verify(causes: &[Cause], [mails, shipped, fires]: [i64; 3]) -> Result<(), Failure> {
+    let completed =
+        |kind: &str| causes.iter().find(|cause| cause.kind == kind).map_or(0, |cause| cause.completed);
+    for (kind, effects, what) in [
+        ("insert", shipped, "orders shipped"),
+        ("watch", mails, "mails written"),
+        ("schedule", fires, "fires recorded"),
+    ] {
+        if completed(kind) == 0 {
+            return Err(Failure::new(format!("no {kind} became a completed task")));
+        }
+        // Exactly once: as many effects as completed tasks (a fire's task may be on its way).
+        if effects < completed(kind) || (kind != "schedule" && effects != completed(kind)) {
+            return Err(Failure::new(format!(
+                "{} {kind} tasks completed, but {effects} {what}",
+                completed(kind)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn table(causes: &[Cause]) -> String {
+    let rows = causes.iter().map(|cause| {
+        let started = cause.started_after_ms.map(|ms| format!("{ms:.1} ms")).unwrap_or_default();
+        [
+            cause.kind.clone(),
+            cause.name.clone(),
+            cause.definition.clone(),
+            cause.id.to_string(),
+            cause.state.clone(),
+            started,
+            format!("{}/{}", cause.completed, cause.total),
+            cause.result.to_string(),
+        ]
+    });
+    output::table(["cause", "name", "definition", "latest", "state", "started after", "done", "result"], rows)
+}
+
+/// Draws the table over the previous one of `drawn` lines; how many lines it has.
+fn draw(table: &str, drawn: usize) -> Result<usize, Failure> {
+    let mut text = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
+    text.push_str(table);
+    output::line(text)?;
+    Ok(table.lines().count())
+}
