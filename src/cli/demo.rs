@@ -58,7 +58,7 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
     }
     let options = Options { data_dir: Some(folder.join("pg")), durable: false, ..Options::default() };
     let shutdown = Shutdown::new();
-    let signals = shutdown.on_signals()?;
+    let signals = futures_util::future::join(shutdown.on_signals()?, shutdown.on_hangup()?);
     let (sender, up) = tokio::sync::oneshot::channel();
     let daemon = Daemon::new(config).with_private_postgres(options).when_up(sender).run(shutdown.clone());
     let play = async {
@@ -85,12 +85,12 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
             ended
         }
         () = shutdown.drain.cancelled() => Ok(()),
-        () = &mut signals => Ok(()),
+        _ = &mut signals => Ok(()),
     };
     shutdown.drain.cancel();
     tokio::select! {
         stopped = &mut daemon => stopped?,
-        () = &mut signals => daemon.await?,
+        _ = &mut signals => daemon.await?,
     }
     if arguments.once && !shown {
         return Err(Failure::new("interrupted before everything was shown"));

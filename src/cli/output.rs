@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::failure::Failure;
 
+/// Below this many columns a table is not fitted to the terminal.
+const NARROW: u16 = 80;
+
 /// Prints a line, or several.
 pub(super) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -26,7 +29,11 @@ pub(super) fn table<const N: usize>(
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING);
+    // Columns squeezed to a letter help nobody: a narrow terminal gets long lines.
+    if table.width().is_some_and(|width| width >= NARROW) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(header.map(str::to_uppercase));
     for row in rows {
         table.add_row(row);
