@@ -54,7 +54,7 @@ language plpgsql set search_path = '' set lock_timeout = '2s' as $$
 declare
     v_statement text;
 begin
-    for v_statement in select rowbeat.capture_ddl(new.table_name, new.operations) loop
+    for v_statement in select * from rowbeat.capture_statements(new.table_name, new.operations) loop
         execute v_statement;
     end loop;
     return null;

@@ -41,39 +41,6 @@ language sql stable as $$
 $$;
 comment on function rowbeat.key_columns(regclass) is 'Columns of the table''s primary key, in order.';
 
--- Promises: the statements that capture these operations on the table; nothing is changed.
--- Called by: the trigger that installs a watch, and rowbeat watch add --plan. SQLSTATEs: RB006 (not a table that can be
---   watched).
-create or replace function rowbeat.capture_ddl(p_table regclass, p_operations text[]) returns setof text
-language plpgsql stable set search_path = '' as $$
-declare
-    v_kind       "char" := (select c.relkind from pg_catalog.pg_class c where c.oid = p_table);
-    v_key        text[] := rowbeat.key_columns(p_table);
-    v_arguments  text := (select string_agg(quote_literal(k), ', ') from unnest(v_key) k);
-    v_operation  text;
-    v_body       text;
-begin
-    if v_kind is null or v_kind not in ('r', 'p') or p_table::text like 'rowbeat.%' then
-        raise exception '% cannot be watched', p_table using errcode = 'RB006',
-            hint = 'Only ordinary and partitioned tables outside schema rowbeat can.';
-    end if;
-    foreach v_operation in array p_operations loop
-        v_body := case
-            when v_operation = 'TRUNCATE' then 'for each statement execute function rowbeat.capture_truncate()'
-            when v_kind = 'p' or v_key = '{}' then format('for each row execute function rowbeat.capture_row(%s)', v_arguments)
-            else format('%s for each statement execute function rowbeat.capture_statement(%s)',
-                case v_operation
-                    when 'INSERT' then 'referencing new table as new_rows'
-                    when 'DELETE' then 'referencing old table as old_rows'
-                    else 'referencing old table as old_rows new table as new_rows'
-                end, v_arguments)
-        end;
-        return next format('create or replace trigger %I after %s on %s %s',
-            'rowbeat_capture_' || lower(v_operation), v_operation, p_table, v_body);
-    end loop;
-end $$;
-comment on function rowbeat.capture_ddl(regclass, text[]) is 'The statements that capture these operations on the table.';
-
 -- The part of a row that identifies it; null without a key.
 create or replace function rowbeat.pick(p_row jsonb, p_columns text[]) returns jsonb
 language sql immutable parallel safe as $$

@@ -4,15 +4,11 @@ select rowbeat.route_changes($1)
 
 -- name: add_watch
 -- $1 table · $2 definition · $3 operations · $4 name or null
-select rowbeat.watch($1::text::regclass, $2, $3, $4) as name
-
--- name: plan_watch
--- The statements that installing a watch runs, without running them. $1 table · $2 operations
-select s.statement from rowbeat.capture_ddl($1::text::regclass, $2) as s(statement)
+select rowbeat.watch($1::text::regclass, $2, $3, $4)
 
 -- name: remove_watch
 -- $1 name
-select rowbeat.unwatch($1) as removed
+select rowbeat.unwatch($1)
 
 -- name: list_watches
 select jsonb_build_object('name', w.name, 'table', w.table_name::text, 'operations', w.operations, 'definition', w.definition,
@@ -41,7 +37,3 @@ order by 1, 2
 select format('create or replace trigger %I after insert or update or delete on %s for each row execute function rowbeat.notify_table_change()',
     left(c.relname, 55) || '_trigger', c.oid::regclass) as statement
 from pg_catalog.pg_class c where c.oid = $1::text::regclass
-
--- name: short_lock
--- Nobody queues for long behind a statement that waits for a table of the application's.
-set local lock_timeout = '2s'

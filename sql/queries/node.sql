@@ -29,24 +29,3 @@ select current_setting('server_version_num')::integer as version_num, 'PostgreSQ
     current_user::text as user_name,
     coalesce((select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'rowbeat'),
         has_database_privilege(current_database(), 'create')) as may_install
-
--- name: session
--- What a check says of the server and of this session; needs no schema.
-select current_setting('server_version') as server_version, current_setting('server_version_num')::integer as version_number,
-    current_user::text as "user", current_database()::text as database,
-    not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off' as writable,
-    coalesce((select s.version || ', ' || s.cipher from pg_catalog.pg_stat_ssl s where s.pid = pg_backend_pid() and s.ssl), '') as tls
-
--- name: rights
--- What this session's role may do; needs no schema.
-select has_database_privilege(current_database(), 'create') as create_schema,
-    exists (select from pg_catalog.pg_namespace n where n.nspname = 'rowbeat' and has_schema_privilege(n.oid, 'usage')) as use_schema,
-    count(*) filter (where has_table_privilege(c.oid, 'trigger')) as watchable_tables, count(*) as tables
-from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and not c.relispartition and n.nspname not in ('rowbeat', 'information_schema') and n.nspname not like 'pg\_%'
-
--- name: check_listen
-listen rowbeat_check
-
--- name: check_notify
-select pg_notify('rowbeat_check', pg_backend_pid()::text)

@@ -20,22 +20,15 @@ order by s.next_fire_at limit 100
 select rowbeat.fire($1, $2, $3, $4, $5)
 
 -- name: add
--- $1 name · $2 spec · $3 definition · $4 payload · $5 zone · $6 start or null, as text · $7 end or null, as text
-select rowbeat.schedule($1, $2, $3, $4, $5, $6::text::timestamptz, $7::text::timestamptz)
+-- $1 name · $2 spec · $3 definition · $4 payload · $5 zone · $6 start or null · $7 end or null
+select rowbeat.schedule($1, $2, $3, $4, $5, $6, $7)
 
 -- name: remove
 -- $1 name
-select rowbeat.unschedule($1) as removed
+select rowbeat.unschedule($1)
 
 -- name: list
-select jsonb_build_object('name', u.name, 'definition', u.definition, 'spec', u.spec, 'time_zone', u.time_zone,
-    'status', u.status, 'next_fire_at', u.next_fire_at, 'next_fire_local', u.next_fire_local, 'last_fire_at', u.last_fire_at,
-    'last_task_id', u.last_task_id) as schedule
-from rowbeat.upcoming u
-
--- name: plan_basis
--- What the next fires of a schedule follow from. $1 name
-select s.spec, s.time_zone, s.anchor, s.plan_from, s.end_at from rowbeat.schedule s where s.name = $1
+select to_jsonb(u) as schedule from rowbeat.upcoming u
 
 -- name: now
 select rowbeat.now_() as now

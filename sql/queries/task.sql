@@ -110,23 +110,20 @@ where t.claimed_by = $1 and t.state = 'running' and t.id <> all ($2::bigint[])
 select d.name, d.executor, d.effect ->> 'program' as program from rowbeat.task_definition d where d.executor <> 'sql'
 
 -- name: enqueue
--- $1 definition · $2 payload · $3 run at, as text · $4 queue · $5 priority · $6 max attempts · $7 unique key
-select rowbeat.enqueue($1, $2, $3::text::timestamptz, $4, $5, $6, null, $7) as id
+-- $1 definition · $2 payload · $3 run at · $4 queue · $5 priority · $6 max attempts · $7 unique key
+select rowbeat.enqueue($1, $2, $3, $4, $5, $6, null, $7)
 
 -- name: cancel
 -- $1 id
-select rowbeat.cancel($1) as state
+select rowbeat.cancel($1)
 
 -- name: retry
 -- $1 id
-select rowbeat.retry($1) as id
+select rowbeat.retry($1)
 
 -- name: list
 -- $1 state or null · $2 definition or null · $3 how many
-select jsonb_build_object('id', t.id, 'definition', t.definition, 'state', t.state, 'queue', t.queue, 'attempt', t.attempt,
-    'max_attempts', t.max_attempts, 'cause', t.cause, 'created_at', t.created_at, 'run_at', t.run_at,
-    'started_at', t.started_at, 'finished_at', t.finished_at, 'error', t.error ->> 'message') as task
-from rowbeat.tasks t
+select to_jsonb(t) as task from rowbeat.tasks t
 where ($1::text is null or t.state = $1) and ($2::text is null or t.definition = $2)
 order by t.id desc limit $3
 
