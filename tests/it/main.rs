@@ -23,3 +23,4 @@ mod schedule;
 mod shutdown;
 mod status;
 mod task;
+mod tidy;
