@@ -13,6 +13,7 @@ mod channel;
 mod config;
 mod connect;
 mod crash;
+mod docs;
 mod doorbell;
 mod embedded;
 mod executor;
