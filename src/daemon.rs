@@ -138,7 +138,11 @@ impl Daemon {
         };
         let mut private = match self.config.database {
             Some(_) => None,
-            None => Some(start_private(self.private.clone()).await?),
+            None => tokio::select! {
+                started = start_private(self.private.clone()) => Some(started?),
+                // Dropping the start stops the server.
+                () = shutdown.drain.cancelled() => return Ok(()),
+            },
         };
         let connector = match (&self.config.database, &private) {
             (Some(database), _) => {
@@ -238,7 +242,7 @@ impl Daemon {
             bell.clone(),
         );
         lasting.spawn(listener.run(last.clone()));
-        lasting.spawn(doorbell::guard(connector.clone(), bell.clone(), last.clone()));
+        lasting.spawn(doorbell::guard(connector.for_listen(), bell.clone(), last.clone()));
         lasting.spawn(channel::enqueue_heard(db.clone(), bell.clone(), to_enqueue));
         lasting.spawn(completing);
 

@@ -15,6 +15,11 @@ pub mod rescuer;
 pub mod running;
 pub mod store;
 
+/// Without a heartbeat for this long, the others take the tasks of a node over.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// A node that could not renew for this long stops its own work: well before the others may start it again.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
 /// Which kind of effect a definition's tasks have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecutorKind {
@@ -130,7 +135,7 @@ impl Node {
 
     /// Whether it may start new work and keep what it has.
     pub fn holds_lease(&self) -> bool {
-        self.renewed().is_some_and(|renewed| renewed.elapsed() < node::GIVE_UP)
+        self.renewed().is_some_and(|renewed| renewed.elapsed() < GIVE_UP)
     }
 
     fn renewed(&self) -> Option<Instant> {

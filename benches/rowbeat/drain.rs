@@ -15,12 +15,19 @@ const RUNS: usize = 3;
 
 pub async fn measure(server: &Server) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (keep, case) in [("none", "200,000 no-op tasks, nothing kept"), ("all", "200,000 no-op tasks, finished rows kept")] {
+    for (keep, case) in
+        [("none", "200,000 no-op tasks, nothing kept"), ("all", "200,000 no-op tasks, finished rows kept")]
+    {
         let mut rates = Vec::new();
         for _ in 0..RUNS {
             rates.push(drain(server, keep).await);
         }
-        figures.push(Figure { measure: "drain", case: case.to_owned(), value: median(rates), unit: "tasks/s" });
+        figures.push(Figure {
+            measure: "drain",
+            case: case.to_owned(),
+            value: median(rates),
+            unit: "tasks/s",
+        });
     }
     figures
 }
@@ -38,7 +45,8 @@ async fn drain(server: &Server, keep: &str) -> f64 {
         .unwrap();
     client.batch_execute("vacuum analyze rowbeat.task").await.unwrap();
     client.batch_execute("checkpoint").await.unwrap();
-    let (count, first, last) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+    let (count, first, last) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
     let begun = Instant::now();
     let handlers = Handlers::new().with("noop", {
         let (count, first, last) = (Arc::clone(&count), Arc::clone(&first), Arc::clone(&last));
@@ -52,7 +60,11 @@ async fn drain(server: &Server, keep: &str) -> f64 {
     });
     let daemon = server.daemon("drain", handlers, "").await;
     while count.load(Ordering::Relaxed) < TASKS {
-        assert!(begun.elapsed() < Duration::from_secs(300), "only {} tasks in 300 s", count.load(Ordering::Relaxed));
+        assert!(
+            begun.elapsed() < Duration::from_secs(300),
+            "only {} tasks in 300 s",
+            count.load(Ordering::Relaxed)
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     loop {

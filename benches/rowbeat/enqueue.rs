@@ -28,21 +28,35 @@ pub async fn measure(server: &Server) -> Vec<Figure> {
         for _ in 0..3 {
             rates.push(single(&client, table).await);
         }
-        figures.push(Figure { measure: "enqueue", case: case.to_owned(), value: median(rates), unit: "tasks/s" });
+        figures.push(Figure {
+            measure: "enqueue",
+            case: case.to_owned(),
+            value: median(rates),
+            unit: "tasks/s",
+        });
     }
-    for (case, table) in [("50,000 in one statement", "rowbeat.task"), ("50,000 in one statement, bare table", "public.bare")] {
+    for (case, table) in
+        [("50,000 in one statement", "rowbeat.task"), ("50,000 in one statement, bare table", "public.bare")]
+    {
         let mut rates = Vec::new();
         for _ in 0..3 {
             rates.push(bulk(&client, table).await);
         }
-        figures.push(Figure { measure: "enqueue", case: case.to_owned(), value: median(rates), unit: "tasks/s" });
+        figures.push(Figure {
+            measure: "enqueue",
+            case: case.to_owned(),
+            value: median(rates),
+            unit: "tasks/s",
+        });
     }
     figures
 }
 
 async fn single(client: &Client, table: &str) -> f64 {
     let insert = client
-        .prepare(&format!("insert into {table} (definition, payload) values ('noop', jsonb_build_object('i', 1))"))
+        .prepare(&format!(
+            "insert into {table} (definition, payload) values ('noop', jsonb_build_object('i', 1))"
+        ))
         .await
         .unwrap();
     let begun = Instant::now();

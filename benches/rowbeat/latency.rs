@@ -11,7 +11,9 @@ use crate::{Figure, percentile};
 
 pub async fn measure(server: &Server) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (case, pause, seconds) in [("200 tasks/s", Duration::from_millis(5), 20), ("idle, 4 tasks/s", Duration::from_millis(250), 20)] {
+    for (case, pause, seconds) in
+        [("200 tasks/s", Duration::from_millis(5), 20), ("idle, 4 tasks/s", Duration::from_millis(250), 20)]
+    {
         let mut waits = run(server, pause, Duration::from_secs(seconds)).await;
         for (name, share) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
             let value = percentile(&mut waits, share);
@@ -25,7 +27,9 @@ async fn run(server: &Server, pause: Duration, length: Duration) -> Vec<f64> {
     let connector = server.database("latency").await;
     let client = session(&connector).await;
     client
-        .batch_execute("insert into rowbeat.task_definition (name, executor, keep) values ('noop', 'native', 'none')")
+        .batch_execute(
+            "insert into rowbeat.task_definition (name, executor, keep) values ('noop', 'native', 'none')",
+        )
         .await
         .unwrap();
     let begun = Instant::now();
@@ -39,7 +43,8 @@ async fn run(server: &Server, pause: Duration, length: Duration) -> Vec<f64> {
         }
     });
     let daemon = server.daemon("latency", handlers, "").await;
-    let insert = client.prepare("insert into rowbeat.task (definition, payload) values ('noop', $1)").await.unwrap();
+    let insert =
+        client.prepare("insert into rowbeat.task (definition, payload) values ('noop', $1)").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut ticks = tokio::time::interval(pause);
     let until = Instant::now() + length;

@@ -3,7 +3,12 @@
 //! It starts a private Postgres (fsync on), runs each measure against a daemon in this process, and prints a table. Machines
 //! are shared and noisy: compare only figures of one run, and read them as ratios.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a program for developers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for developers"
+)]
 #![allow(clippy::disallowed_methods, reason = "no loop of the daemon")]
 #![allow(unreachable_pub, reason = "a program has no outside")]
 
@@ -30,7 +35,8 @@ pub struct Figure {
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let json = arguments.iter().any(|argument| argument == "--json");
-    let wanted: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with("--")).collect();
+    let wanted: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.contains(&name);
     let server = server::Server::start().await;
     let mut figures = Vec::new();

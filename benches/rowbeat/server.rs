@@ -51,7 +51,11 @@ impl Server {
     /// A daemon on a database, with these handlers and node settings.
     pub async fn daemon(&self, name: &str, handlers: Handlers, node: &str) -> Running {
         let at = self.postgres.server();
-        let url = format!("postgresql:///{name}?host={}&port={}&user=postgres", at.socket_folder.display(), at.port);
+        let url = format!(
+            "postgresql:///{name}?host={}&port={}&user=postgres",
+            at.socket_folder.display(),
+            at.port
+        );
         let environment = Environment::from_variables([("DATABASE_URL", url.as_str()), ("USER", "postgres")]);
         let text = format!("[http]\nlisten = \"off\"\n[node]\n{node}\n");
         let config = Config::from_text(&text, Path::new("bench"), &environment).unwrap();

@@ -91,6 +91,8 @@ begin
         if not found then
             raise exception 'task % does not exist', p_task_id using errcode = 'RB004',
                 hint = 'It may have been forgotten: see keep and keep_days of its definition.';
+        elsif v_state in ('scheduled', 'available', 'retryable') then
+            return p_task_id;  -- somebody else revived it at the same time
         end if;
         raise exception 'task % is %', p_task_id, v_state using errcode = 'RB005',
             hint = 'Only waiting, failed and cancelled tasks can be retried; enqueue a new one instead.';

@@ -101,7 +101,7 @@ create or replace function rowbeat.end_attempt(
     p_task_id bigint, p_attempt integer, p_node bigint, p_outcome text,
     p_result jsonb default null, p_error jsonb default null, p_retry_after interval default null
 ) returns text
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 declare
     v_task        rowbeat.task := rowbeat.hold_claim(p_task_id, p_attempt, p_node);
     v_definition  rowbeat.task_definition;
@@ -175,7 +175,7 @@ comment on function rowbeat.reschedule_task(rowbeat.task, rowbeat.task_definitio
 -- Called by: every daemon, now and then. Locks: node rows without waiting, then their task rows.
 -- Safe in any number of copies.
 create or replace function rowbeat.rescue_lost() returns bigint
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 declare
     v_node   record;
     v_task   record;

@@ -1,9 +1,10 @@
 -- Calling the functions that definitions name: the only dynamic SQL on the way of a task. The text is resolved to a
--- function first (RB002 if there is none), and only the resolved, quoted name is put into the statement.
+-- function first (RB002 if there is none), and only the resolved, quoted name is put into the statement. These functions,
+-- and those that call them, set no search_path of their own: a definition's function sees the session's, as anybody would expect.
 
 -- Promises: the function the text names, or a clear refusal. SQLSTATEs: RB002.
 create or replace function rowbeat.resolve_function(p_function text, p_arguments text) returns regprocedure
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable as $$
 declare
     v_function regprocedure;
 begin
@@ -25,7 +26,7 @@ comment on function rowbeat.resolve_function(text, text) is 'The function a defi
 -- Called by: the sql executor, alone in its transaction. Locks: what the function locks, then the task row.
 -- SQLSTATEs: RB002, RB003, and whatever the function raises.
 create or replace function rowbeat.perform_sql(p_task_id bigint, p_attempt integer, p_node bigint) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 declare
     v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
@@ -44,7 +45,7 @@ comment on function rowbeat.perform_sql(bigint, integer, bigint) is 'Runs a sql 
 
 -- Promises: the next effect of a planned task, or null. Locks nothing itself. SQLSTATEs: RB002, RB003.
 create or replace function rowbeat.call_plan(p_task_id bigint, p_attempt integer, p_node bigint) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 declare
     v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
@@ -62,7 +63,7 @@ comment on function rowbeat.call_plan(bigint, integer, bigint) is 'Asks a task''
 create or replace function rowbeat.call_settle(
     p_function text, p_task rowbeat.task, p_outcome text, p_result jsonb, p_error jsonb
 ) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 declare
     v_function  regprocedure := rowbeat.resolve_function(p_function, '(jsonb,jsonb,jsonb[])');
     v_settled   jsonb;

@@ -19,11 +19,11 @@ from rowbeat.finished_task f;
 comment on view rowbeat.tasks is 'All tasks, live and finished, with the state people mean: scheduled, available, running, retryable, completed, failed, cancelled.';
 
 create or replace view rowbeat.queues as
-select t.queue, count(*) as waiting, count(*) filter (where t.state = 'running') as running,
+select t.queue, count(*) filter (where t.state = 'waiting') as waiting, count(*) filter (where t.state = 'running') as running,
     count(*) filter (where t.state = 'waiting' and t.run_at <= (select rowbeat.now_())) as available,
     min(t.run_at) filter (where t.state = 'waiting') as next_run_at
 from rowbeat.task t group by t.queue;
-comment on view rowbeat.queues is 'Live tasks by queue.';
+comment on view rowbeat.queues is 'Live tasks by queue: waiting (available are those of them that are due) and running.';
 
 create or replace view rowbeat.failures as
 select f.id, f.definition, f.error ->> 'message' as message, f.error, f.outcome, f.failures, f.payload, f.finished_at

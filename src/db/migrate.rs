@@ -15,6 +15,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Connection, Socket};
 
 use super::connect::{ConnectError, Connector, TlsStream};
+use super::sqlstate;
 
 static MIGRATIONS: Dir = include_dir!("$CARGO_MANIFEST_DIR/refinery_migrations");
 static FUNCTIONS: Dir = include_dir!("$CARGO_MANIFEST_DIR/sql/functions");
@@ -31,7 +32,7 @@ pub enum MigrateError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server refused a statement.
-    #[error("{}", super::sqlstate::describe(.0))]
+    #[error("{}", sqlstate::describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// A file of one of the folders has a name that says nothing.
     #[error("{folder}/{file} is misnamed: expected {expected}")]
@@ -47,7 +48,7 @@ pub enum MigrateError {
     #[error("migration failed: {0}")]
     Refinery(#[from] refinery::Error),
     /// A function or trigger file failed.
-    #[error("{file}: {}", super::sqlstate::describe(.error))]
+    #[error("{file}: {}", sqlstate::describe(.error))]
     File {
         /// The file.
         file: String,
@@ -86,15 +87,11 @@ impl MigrateError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Busy(_) | Self::Closed => true,
-            Self::Postgres(error) | Self::File { error, .. } => is_outage(error),
-            Self::Refinery(error) => postgres_error(error).is_some_and(is_outage),
+            Self::Postgres(error) | Self::File { error, .. } => sqlstate::is_outage(error),
+            Self::Refinery(error) => postgres_error(error).is_some_and(sqlstate::is_outage),
             Self::Misnamed { .. } | Self::Newer { .. } | Self::Older { .. } => false,
         }
     }
-}
-
-fn is_outage(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.code().is_none_or(super::sqlstate::is_outage)
 }
 
 /// What is pending.
@@ -131,7 +128,7 @@ struct Source {
 /// # Errors
 /// `Newer`, `Misnamed`, or that the database could not be read.
 pub async fn plan(connector: &Connector) -> Result<Plan, MigrateError> {
-    let (client, connection) = connector.connect("migrate").await?;
+    let (client, connection) = connector.for_listen().connect("migrate").await?;
     driven(connection, read_plan(&client)).await
 }
 
@@ -140,7 +137,7 @@ pub async fn plan(connector: &Connector) -> Result<Plan, MigrateError> {
 /// # Errors
 /// `Newer`, `Misnamed`, `Busy`, or what failed; whatever was applied before stays applied.
 pub async fn migrate(connector: &Connector) -> Result<Plan, MigrateError> {
-    let (mut client, connection) = connector.connect("migrate").await?;
+    let (mut client, connection) = connector.for_listen().connect("migrate").await?;
     let work = async move {
         lock(&client).await?;
         let plan = read_plan(&client).await?;
@@ -164,7 +161,7 @@ pub async fn install_or_check(connector: &Connector) -> Result<(), MigrateError>
         0 => Ok(()),
         pending => {
             // Another daemon may be in the middle of installing.
-            let (client, connection) = connector.connect("migrate").await?;
+            let (client, connection) = connector.for_listen().connect("migrate").await?;
             let work = async {
                 lock(&client).await?;
                 read_plan(&client).await
@@ -203,7 +200,7 @@ async fn patiently(client: &Client, statements: &str) -> Result<(), MigrateError
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 tries += 1;
                 if tries == LOCK_TRIES {
-                    return Err(MigrateError::Busy(super::sqlstate::describe(&error)));
+                    return Err(MigrateError::Busy(sqlstate::describe(&error)));
                 }
                 tokio::time::sleep(LOCK_PAUSE).await;
             }

@@ -55,7 +55,7 @@ impl DbError {
     /// Whether the database is away, not yet there, or read-only: worth waiting for, not worth giving up.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Postgres(error) => error.is_closed() || error.code().is_none_or(sqlstate::is_outage),
+            Self::Postgres(error) => sqlstate::is_outage(error),
             Self::Unavailable(_) | Self::Silent => true,
         }
     }
@@ -141,7 +141,8 @@ fn read_queries() -> HashMap<String, &'static str> {
         let noun = file.path().file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         for part in file.contents_utf8().unwrap_or_default().split("-- name: ").skip(1) {
             let (name, body) = part.split_once('\n').unwrap_or((part, ""));
-            queries.insert(format!("{noun}.{}", name.trim()), body.trim());
+            let name = format!("{noun}.{}", name.trim());
+            assert!(queries.insert(name.clone(), body.trim()).is_none(), "two statements are named {name}");
         }
     }
     queries

@@ -31,9 +31,19 @@ pub const NOT_WATCHABLE: Refusal = Refusal { code: "RB006", meaning: "relation c
 pub const ALL: [Refusal; 6] =
     [UNKNOWN_DEFINITION, UNKNOWN_FUNCTION, STALE_ATTEMPT, UNKNOWN_TASK, WRONG_STATE, NOT_WATCHABLE];
 
-/// Whether this state means that the database is stopping, starting, full, failing over or read-only.
-pub fn is_outage(state: &SqlState) -> bool {
-    let code = state.code();
+/// Whether this error means that the database is unreachable, stopping, starting, full, failing over or read-only: worth
+/// waiting for. An error of the driver that is none of the network (a value of a wrong type, say) is not.
+pub fn is_outage(error: &tokio_postgres::Error) -> bool {
+    let Some(code) = error.code().map(SqlState::code) else {
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if cause.is::<std::io::Error>() {
+                return true;
+            }
+            source = cause.source();
+        }
+        return error.is_closed();
+    };
     code.starts_with("08") || code.starts_with("57P") || matches!(code, "25006" | "53300" | "58030" | "53100")
 }
 

@@ -38,9 +38,11 @@ pub fn render(status: &Value) -> String {
         "Age of each loop's latest complete pass.",
         passes.map(|(name, health)| (label("loop", name), number(&health["last_pass_ms"]) / 1000.0)),
     );
-    for (field, help) in
-        [("waiting", "Live tasks"), ("running", "Running tasks"), ("available", "Tasks due and waiting")]
-    {
+    for (field, help) in [
+        ("waiting", "Tasks that wait, due or not"),
+        ("running", "Running tasks"),
+        ("available", "Tasks due and waiting"),
+    ] {
         let queues = status["queues"].as_array().into_iter().flatten();
         gauge(
             &mut text,

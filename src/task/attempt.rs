@@ -11,9 +11,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::completer::{Completer, Completion};
+use super::completer::Completer;
 use super::running::{StopReason, Ticket};
-use super::store::{Recorded, Store};
+use super::store::{Completion, Store};
 use super::{ClaimedTask, ExecutorKind, Outcome};
 use crate::db::query::DbError;
 use crate::db::sqlstate;
@@ -25,8 +25,6 @@ use crate::service::panic_message;
 const MOST_STEPS: i16 = 16;
 /// A task that could not begin because no session could be had waits this long.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What an attempt needs.
 #[derive(Clone)]
@@ -66,7 +64,7 @@ impl Runner {
             Ended::With(Outcome::Done(result)) if !task.settled && !task.planned => {
                 self.completer.complete(Completion { task, result, ticket }).await;
             }
-            Ended::With(outcome) => record(&self.store, &task, outcome).await,
+            Ended::With(outcome) => self.store.record(&task, outcome).await,
         }
     }
 
@@ -128,48 +126,6 @@ impl Runner {
             Err(Failure::Reject(error)) => Err(Ended::With(Outcome::Rejected(error))),
             Err(Failure::Snooze(after)) => Err(Ended::With(Outcome::Snoozed(after))),
         }
-    }
-}
-
-/// Records an ending, however long the database is away; the fence drops it if others took the task over meanwhile. An
-/// ending that the database refuses for its content (a result that is no valid jsonb, say) becomes a failure that says so.
-pub async fn record(store: &Store, task: &ClaimedTask, mut outcome: Outcome) {
-    let mut pause = FIRST_PAUSE;
-    let mut refused = 0;
-    loop {
-        match store.end_attempt(task, &outcome).await {
-            Ok(Recorded::Yes) => {
-                tracing::debug!(
-                    task.id = task.id,
-                    attempt.no = task.attempt,
-                    definition = task.definition,
-                    outcome = outcome.word(),
-                    "attempt ended"
-                );
-                return;
-            }
-            Ok(Recorded::Stale) => {
-                tracing::warn!(
-                    task.id = task.id,
-                    attempt.no = task.attempt,
-                    outcome = outcome.word(),
-                    "the claim was gone: the task was cancelled, ended or taken over"
-                );
-                return;
-            }
-            Err(error) if error.is_outage() => {}
-            Err(error) if refused >= 3 => {
-                tracing::error!(task.id = task.id, %error, "its ending cannot be recorded");
-                return;
-            }
-            Err(error) => {
-                refused += 1;
-                let message = format!("its ending ({}) could not be recorded: {error}", outcome.word());
-                outcome = Outcome::Failed(json!({ "message": message, "sqlstate": error.sqlstate() }), None);
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

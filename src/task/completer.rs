@@ -2,27 +2,13 @@
 //! previous batch was under way. An attempt stays in flight (and in the list of running ones) until its batch is written.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::attempt::record;
-use super::running::Ticket;
-use super::store::Store;
-use super::{ClaimedTask, Outcome};
+use super::Outcome;
+use super::store::{Completion, Store};
 
 const MOST: usize = 500;
-
-/// A done attempt.
-pub struct Completion {
-    /// The task and its claim.
-    pub task: Arc<ClaimedTask>,
-    /// What it returned.
-    pub result: Value,
-    /// Its entry among the running ones.
-    pub ticket: Ticket,
-}
 
 /// Where attempts leave their completions.
 #[derive(Clone)]
@@ -64,7 +50,7 @@ async fn run(store: Store, mut receiver: mpsc::Receiver<Completion>) {
             Err(error) => {
                 tracing::warn!(%error, count = batch.len(), "batch of completions failed; writing one by one");
                 for completion in batch.drain(..) {
-                    record(&store, &completion.task, Outcome::Done(completion.result)).await;
+                    store.record(&completion.task, Outcome::Done(completion.result)).await;
                 }
             }
         }

@@ -5,16 +5,12 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
-use super::Node;
 use super::running::{Running, StopReason};
+use super::{LEASE, Node};
 use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::{Db, DbError};
 use crate::service::{Loop, Pass};
 
-/// Without a heartbeat for this long, the others take the tasks of a node over.
-pub const LEASE: Duration = Duration::from_secs(15);
-/// A node that could not renew for this long stops its own work: well before the others may start it again.
-pub const GIVE_UP: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(3);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(4);
 

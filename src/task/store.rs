@@ -1,14 +1,20 @@
 //! The task table as the daemon writes it: claim, end, complete. Every write but the claim is fenced by
 //! (task, attempt, node); a stale one is refused by the database and reported as such.
 
-use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::completer::Completion;
+use super::running::Ticket;
 use super::{ClaimedTask, ExecutorKind, Outcome};
 use crate::db::query::{Db, DbError};
 use crate::db::sqlstate;
 use crate::executor::Effect;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What became of a write about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +23,16 @@ pub enum Recorded {
     Yes,
     /// The claim was gone; nothing was written.
     Stale,
+}
+
+/// A done attempt on its way to be recorded.
+pub struct Completion {
+    /// The task and its claim.
+    pub task: Arc<ClaimedTask>,
+    /// What it returned.
+    pub result: Value,
+    /// Its entry among the running ones: it stays in flight until it is on record.
+    pub ticket: Ticket,
 }
 
 /// The task table.
@@ -86,6 +102,39 @@ impl Store {
             )
             .await;
         stale_is_an_answer(ended)
+    }
+
+    /// Records an ending, however long the database is away; the fence drops it if others took the task over meanwhile.
+    /// One that the database refuses for its content (a result that is no valid jsonb, say) becomes a failure that says so.
+    pub async fn record(&self, task: &ClaimedTask, mut outcome: Outcome) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.end_attempt(task, &outcome).await {
+                Ok(recorded) => {
+                    let (id, attempt, outcome) = (task.id, task.attempt, outcome.word());
+                    if recorded == Recorded::Stale {
+                        tracing::warn!(
+                            task.id = id,
+                            attempt.no = attempt,
+                            outcome,
+                            "the claim was gone: the task was cancelled, ended or taken over"
+                        );
+                    } else {
+                        tracing::debug!(task.id = id, attempt.no = attempt, outcome, "attempt ended");
+                    }
+                    return;
+                }
+                Err(error) if error.is_outage() => {}
+                Err(error) => {
+                    tracing::error!(task.id = task.id, %error, outcome = outcome.word(), "its ending is refused");
+                    let message = format!("its ending ({}) could not be recorded: {error}", outcome.word());
+                    outcome =
+                        Outcome::Failed(json!({ "message": message, "sqlstate": error.sqlstate() }), None);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Records done attempts, many at once; the ids of those that still held their claim.
@@ -169,7 +218,7 @@ fn stale_is_an_answer<T>(written: Result<T, DbError>) -> Result<Recorded, DbErro
     }
 }
 
-fn milliseconds(duration: std::time::Duration) -> i64 {
+fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
