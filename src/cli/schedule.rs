@@ -78,7 +78,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                     Failure::new(format!("there is no schedule {name}")).remedy("see rowbeat schedule list")
                 );
             }
-            tell(context, json!({ "removed": name }), &format!("removed {name}; its ledger of fires stays"))
+            tell(context, &json!({ "removed": name }), &format!("removed {name}; its ledger of fires stays"))
         }
         Arguments::Preview(arguments) => preview(context, &arguments),
     }
@@ -100,7 +100,7 @@ async fn list(context: &Context) -> Result<(), Failure> {
         "next_fire_local",
         "last_fire_at",
     ];
-    let rows = schedules.iter().map(|schedule| keys.map(|key| output::cell(&schedule[key])));
+    let rows = schedules.iter().map(|schedule| keys.map(|key| output::field(schedule, key)));
     output::line(output::table(keys.map(|key| key).map(title), rows))
 }
 
