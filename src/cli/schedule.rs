@@ -39,7 +39,7 @@ pub(super) struct Add {
     /// The task definition to enqueue.
     definition: String,
     /// Payload of its tasks, as JSON.
-    #[arg(long, value_name = "JSON", default_value = "{}")]
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_json)]
     payload: Value,
     /// IANA time zone of the spec.
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
@@ -65,6 +65,11 @@ pub(super) struct Preview {
     /// How many.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     count: u16,
+}
+
+/// Without it clap would take the text for a JSON string.
+fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {

@@ -197,6 +197,12 @@ async fn show(context: &Context, db: &Db, id: i64) -> Result<String, Failure> {
         });
         output::line(format!("\n{}", output::table(["attempt", "outcome", "ended at", "error"], rows)))?;
     }
+    let steps = task["steps"].as_array().filter(|steps| !steps.is_empty());
+    if let Some(steps) = steps {
+        let keys = ["step", "effect", "response"];
+        let rows = steps.iter().map(|step| keys.map(|key| output::field(step, key)));
+        output::line(format!("\n{}", output::table(keys, rows)))?;
+    }
     Ok(state)
 }
 

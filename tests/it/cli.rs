@@ -329,14 +329,23 @@ async fn status_is_a_table_for_people_and_a_document_for_machines() {
     assert!(text.contains("\nnodes: none\n") && text.ends_with("\nfailures: none\n"), "{text}");
     let _daemon = db.daemon().ready().await;
     db.run(
-        "select rowbeat.schedule('nightly', '0 3 * * *', 'add_effect', time_zone => 'Europe/Paris');
-         insert into rowbeat.task (definition, payload, max_attempts) values ('add_effect', '{\"x\": \"y\"}', 1);",
+        "select rowbeat.schedule('nightly', '0 3 * * *', 'add_effect', p_time_zone => 'Europe/Paris');
+         insert into rowbeat.task (definition, payload, max_attempts) values ('add_effect', '{\"x\": \"y\"}', 1);
+         insert into rowbeat.task (definition, run_at) values ('add_effect', '2100-01-31 10:00+00');",
     )
     .await;
     db.until("exists (select from rowbeat.tasks where state = 'failed')").await;
     db.until("(select next_fire_at from rowbeat.schedule) is not null").await;
     let text = rowbeat(&db, &["status"]).ok();
-    for says in ["STATE", "alive", "NEXT RUN AT", "nightly", "Europe/Paris", "invalid input syntax"] {
+    for says in [
+        "STATE",
+        "alive",
+        "NEXT RUN AT",
+        "2100-01-31T10:00:00Z",
+        "nightly",
+        "Europe/Paris",
+        "invalid input syntax",
+    ] {
         assert!(text.contains(says), "{says}: {text}");
     }
     let status = rowbeat(&db, &["status", "--json"]).json();

@@ -84,7 +84,7 @@ async fn after_a_kill_the_daemon_starts_again_on_the_same_data() {
     daemon.signal(Signal::SIGKILL);
     assert_eq!(daemon.ended().await.code(), None);
     let mut daemon = start(folder.path()).await;
-    assert!(!is_there(first), "the server of the killed daemon was replaced");
+    assert_ne!(server_pid(&folder.path().join("pg")), Some(first), "the killed daemon's server was replaced");
     let nodes = private(folder.path(), &["status", "--json"]).json()["nodes"].clone();
     let ids: Vec<&Value> = nodes.as_array().unwrap().iter().map(|node| &node["id"]).collect();
     assert!(ids.iter().any(|id| **id != before), "{nodes:#}");
