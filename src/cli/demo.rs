@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::Client;
 
 use super::database::Context;
@@ -59,6 +60,8 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
     let options = Options { data_dir: Some(folder.join("pg")), durable: false, ..Options::default() };
     let shutdown = Shutdown::new();
     let signals = shutdown.on_signals()?;
+    // A terminal that is closed must leave nothing behind either.
+    let mut hangup = signal(SignalKind::hangup())?;
     let (sender, up) = tokio::sync::oneshot::channel();
     let daemon = Daemon::new(config).with_private_postgres(options).when_up(sender).run(shutdown.clone());
     let play = async {
@@ -87,6 +90,7 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
             Ok(())
         }
         () = shutdown.drain.cancelled() => Ok(()),
+        _ = hangup.recv() => Ok(()),
         // Before the play, which knows less about what is wrong.
         ended = &mut daemon => return Err(ended.err().map_or_else(|| Failure::new("the daemon ended early"), Into::into)),
         ended = play => {

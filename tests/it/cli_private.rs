@@ -170,8 +170,8 @@ async fn demo_stays_to_play_with_until_ctrl_c_and_leaves_nothing() {
 
 #[tokio::test]
 async fn an_interrupted_demo_once_is_an_error_and_leaves_nothing() {
-    // In the middle of the traffic, and as early as a signal can come.
-    for is_up in [true, false] {
+    // Ctrl-C and a closed terminal, and as early as a signal can come.
+    for (signal, is_up) in [(Signal::SIGINT, true), (Signal::SIGHUP, true), (Signal::SIGINT, false)] {
         let folder = scratch();
         let mut demo = Process::start(demo(folder.path()), &["demo", "--once", "--json"]);
         if is_up {
@@ -185,7 +185,7 @@ async fn an_interrupted_demo_once_is_an_error_and_leaves_nothing() {
             })
             .await;
         }
-        demo.signal(Signal::SIGINT);
+        demo.signal(signal);
         assert_eq!(demo.ended().await.code(), Some(1), "{}", demo.said());
         assert_eq!(demo.said(), "rowbeat: interrupted before everything was shown\n");
         nothing_left(folder.path());
