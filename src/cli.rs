@@ -100,9 +100,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
     {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too; nobody may be reading.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+            return failure::print_usage(&error).into();
         }
     };
     let ended = tokio::runtime::Builder::new_multi_thread()

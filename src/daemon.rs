@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use deadpool_postgres::RecyclingMethod;
 use sd_notify::NotifyState;
 use tokio::sync::{Semaphore, broadcast, mpsc};
@@ -18,7 +17,7 @@ use crate::channel;
 use crate::config::Config;
 use crate::db::connect::Connector;
 use crate::db::doorbell::{self, Bell};
-use crate::db::embedded::{Options, PrivatePostgres};
+use crate::db::embedded::{EmbeddedError, Options, PrivatePostgres};
 use crate::db::listener::{Ear, Listener};
 use crate::db::migrate::{self, MigrateError};
 use crate::db::query::{Db, SESSION_SETUP};
@@ -62,9 +61,9 @@ pub enum DaemonError {
     /// The configuration cannot work on this machine.
     #[error("{0}")]
     Configuration(String),
-    /// Anything else.
+    /// The private Postgres does not run.
     #[error(transparent)]
-    Other(#[from] anyhow::Error),
+    PrivatePostgres(#[from] EmbeddedError),
 }
 
 /// What to tell the embedder when the daemon is up.
@@ -148,7 +147,7 @@ impl Daemon {
             (Some(database), _) => {
                 Connector::new(database).map_err(|error| DaemonError::Configuration(error.to_string()))?
             }
-            (None, Some(private)) => private.connector(PRIVATE_DATABASE).context("private Postgres")?,
+            (None, Some(private)) => private.connector(PRIVATE_DATABASE)?,
             (None, None) => unreachable!("without a database there is a private one"),
         };
         let up = Up {
@@ -186,7 +185,7 @@ impl Daemon {
         stop.cancel();
         outer.join(END_TIME).await;
         if let Some(private) = private {
-            private.stop().await.context("private Postgres")?;
+            private.stop().await?;
         }
         ended
     }
@@ -331,10 +330,8 @@ impl Daemon {
 
 async fn start_private(options: Options) -> Result<PrivatePostgres, DaemonError> {
     shutdown::tell_status("starting the private Postgres");
-    let private = PrivatePostgres::start(options)
-        .await
-        .map_err(|error| DaemonError::Configuration(error.to_string()))?;
-    private.create_database(PRIVATE_DATABASE).await.context("private Postgres")?;
+    let private = PrivatePostgres::start(options).await?;
+    private.create_database(PRIVATE_DATABASE).await?;
     let folder: PathBuf = private.data_dir().to_owned();
     tracing::info!(folder = %folder.display(), "private Postgres started");
     Ok(private)

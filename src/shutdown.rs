@@ -26,19 +26,6 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Watches for the end of the terminal from now on, and stops as at a first signal: for commands that clean up.
-    ///
-    /// # Errors
-    /// When the signal cannot be watched.
-    pub fn on_hangup(&self) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let shutdown = self.clone();
-        Ok(async move {
-            hangup.recv().await;
-            shutdown.drain.cancel();
-        })
-    }
-
     /// Watches the process's signals from now on.
     ///
     /// # Errors

@@ -30,6 +30,13 @@ begin
 end $$;
 comment on function rowbeat.unwatch(text) is 'Removes a watch; false when there is none of that name.';
 
+-- The table's name, always with its schema: regclass leaves it out where the search path finds the table.
+create or replace function rowbeat.table_name(p_table regclass) returns text
+language sql stable set search_path = '' as $$
+    select p_table::text
+$$;
+comment on function rowbeat.table_name(regclass) is 'The table''s name, quoted and with its schema.';
+
 -- Which columns identify a row of the table, in key order; empty without a primary key.
 create or replace function rowbeat.key_columns(p_table regclass) returns text[]
 language sql stable as $$

@@ -11,7 +11,7 @@ select rowbeat.watch($1::text::regclass, $2, $3, $4)
 select rowbeat.unwatch($1)
 
 -- name: list_watches
-select jsonb_build_object('name', w.name, 'table', w.table_name::text, 'operations', w.operations, 'definition', w.definition,
+select jsonb_build_object('name', w.name, 'table', rowbeat.table_name(w.table_name), 'operations', w.operations, 'definition', w.definition,
     'enabled', w.enabled, 'created_at', w.created_at) as watch
 from rowbeat.watch w order by w.name
 
@@ -21,8 +21,7 @@ select s.statement from rowbeat.capture_statements($1::text::regclass, $2) s (st
 
 -- name: inert_triggers
 -- Capture triggers that no watch needs any more, as statements that drop them.
-select c.oid::regclass::text as table_name, t.tgname::text as trigger_name,
-    format('drop trigger %I on %s', t.tgname, c.oid::regclass) as statement
+select format('drop trigger %I on %s', t.tgname, rowbeat.table_name(c.oid)) as statement
 from pg_catalog.pg_trigger t
 join pg_catalog.pg_class c on c.oid = t.tgrelid
 join pg_catalog.pg_proc p on p.oid = t.tgfoid
@@ -30,10 +29,10 @@ where p.pronamespace = 'rowbeat'::regnamespace and p.proname in ('capture_statem
     and not t.tgisinternal and t.tgparentid = 0
     and not exists (select from rowbeat.watch w cross join unnest(w.operations) o
         where w.table_name = t.tgrelid and 'rowbeat_capture_' || lower(o) = t.tgname)
-order by 1, 2
+order by 1
 
 -- name: notify_trigger
 -- The statement that installs the classic trigger on a table. $1 table
 select format('create or replace trigger %I after insert or update or delete on %s for each row execute function rowbeat.notify_table_change()',
-    left(c.relname, 55) || '_trigger', c.oid::regclass) as statement
+    left(c.relname, 55) || '_trigger', rowbeat.table_name(c.oid)) as statement
 from pg_catalog.pg_class c where c.oid = $1::text::regclass

@@ -1,4 +1,4 @@
-//! `rowbeat demo`: the main path on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks.
+//! `rowbeat demo`: the main job on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks.
 //!
 //! It shows what happened, and checks it against the database: whatever it shows that did not happen ends it with an
 //! error. Nothing is left behind.
@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::Client;
 
 use super::database::Context;
@@ -58,39 +59,49 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
     }
     let options = Options { data_dir: Some(folder.join("pg")), durable: false, ..Options::default() };
     let shutdown = Shutdown::new();
-    let signals = futures_util::future::join(shutdown.on_signals()?, shutdown.on_hangup()?);
+    let signals = shutdown.on_signals()?;
+    // A terminal that is closed must leave nothing behind either.
+    let mut hangup = signal(SignalKind::hangup())?;
     let (sender, up) = tokio::sync::oneshot::channel();
     let daemon = Daemon::new(config).with_private_postgres(options).when_up(sender).run(shutdown.clone());
     let play = async {
         let up = up.await.map_err(|_| Failure::new("the daemon did not come up"))?;
-        play(context, &up).await?;
+        let psql = up.psql.clone().unwrap_or_default();
+        let status = up.http.map(|http| format!("http://{http}/status")).unwrap_or_default();
+        let to_play = (!arguments.once).then(|| json!({ "psql": psql, "status": status }));
+        play(context, &up, to_play).await?;
         if arguments.once {
             return Ok(());
         }
-        output::line("\nto play with (Ctrl-C ends it and leaves nothing behind):")?;
-        output::line(format!("  {}", up.psql.unwrap_or_default()))?;
-        output::line(format!(
-            "  http://{}/status",
-            up.http.map(|http| http.to_string()).unwrap_or_default()
-        ))?;
+        if !context.json() {
+            output::line("\nto play with (Ctrl-C ends it and leaves nothing behind):")?;
+            output::line(format!("  {psql}\n  {status}"))?;
+        }
         std::future::pending().await
     };
     let mut daemon = Box::pin(daemon);
     let mut signals = Box::pin(signals);
-    let mut shown = false;
+    let (mut shown, mut twice) = (false, false);
     let ended = tokio::select! {
+        biased;
+        // First: a daemon that was told to stop has not ended early.
+        () = &mut signals => {
+            twice = true;
+            Ok(())
+        }
+        () = shutdown.drain.cancelled() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+        // Before the play, which knows less about what is wrong.
         ended = &mut daemon => return Err(ended.err().map_or_else(|| Failure::new("the daemon ended early"), Into::into)),
         ended = play => {
             shown = true;
             ended
         }
-        () = shutdown.drain.cancelled() => Ok(()),
-        _ = &mut signals => Ok(()),
     };
     shutdown.drain.cancel();
     tokio::select! {
         stopped = &mut daemon => stopped?,
-        _ = &mut signals => daemon.await?,
+        () = &mut signals, if !twice => daemon.await?,
     }
     if arguments.once && !shown {
         return Err(Failure::new("interrupted before everything was shown"));
@@ -99,7 +110,7 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
 }
 
 /// Makes the shop, keeps it busy, shows what happens, and checks that it did.
-async fn play(context: &Context, up: &Up) -> Result<(), Failure> {
+async fn play(context: &Context, up: &Up, to_play: Option<Value>) -> Result<(), Failure> {
     let (client, connection) = up.connector.connect("demo").await?;
     let work = async {
         client.batch_execute(SHOP).await?;
@@ -125,9 +136,12 @@ async fn play(context: &Context, up: &Up) -> Result<(), Failure> {
         if context.json() {
             let tasks: Vec<Value> = causes.iter().map(Cause::document).collect();
             let [mails, shipped, fires] = effects;
-            output::json(
-                &json!({ "tasks": tasks, "effects": { "mails": mails, "shipped": shipped, "fires": fires } }),
-            )?;
+            let effects = json!({ "mails": mails, "shipped": shipped, "fires": fires });
+            let mut document = json!({ "tasks": tasks, "effects": effects });
+            if let Some(to_play) = to_play {
+                document["to_play"] = to_play;
+            }
+            output::json(&document)?;
         } else {
             draw(&table(&causes), drawn)?;
             let [mails, shipped, fires] = effects;

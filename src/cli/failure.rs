@@ -47,6 +47,18 @@ impl Failure {
     }
 }
 
+/// Prints what is wrong with the arguments, or the help or version that was asked for; nobody may be reading.
+pub(super) fn print_usage(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Success;
+    }
+    let text = text.strip_prefix("error: ").map_or_else(|| text.clone(), |text| format!("rowbeat: {text}"));
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    Exit::Usage
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
@@ -71,7 +83,9 @@ impl From<TlsError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        Self::new(error.to_string()).exit(Exit::Unavailable)
+        Self::new(error.to_string()).exit(Exit::Unavailable).remedy(
+            "is it running and reachable? `rowbeat check` shows where the address comes from, `rowbeat wait-for-db` waits",
+        )
     }
 }
 
@@ -118,7 +132,7 @@ impl From<DaemonError> for Failure {
         match error {
             DaemonError::Schema(error) => error.into(),
             DaemonError::Configuration(message) => Self::new(message).exit(Exit::Configuration),
-            DaemonError::Other(error) => Self::new(format!("{error:#}")),
+            DaemonError::PrivatePostgres(error) => error.into(),
         }
     }
 }
@@ -147,6 +161,10 @@ impl From<DbError> for Failure {
         let Some(db) = postgres.as_db_error() else {
             return Self::new(error.to_string()).exit(Exit::Unavailable);
         };
+        if let Some(name) = unknown_definition(db) {
+            return Self::new(format!("task definition \"{name}\" does not exist"))
+                .remedy("insert into rowbeat.task_definition (name, executor, function) values (...) first");
+        }
         let more: Vec<&str> = [db.detail(), db.hint()].into_iter().flatten().collect();
         let failure = Self::new(db.message());
         // Undefined schema, table, column or function: statements of ours fit the schema they were made for.
@@ -162,4 +180,14 @@ impl From<DbError> for Failure {
 
 fn is_about_us(db: &tokio_postgres::error::DbError) -> bool {
     db.schema() == Some("rowbeat") || db.message().contains("rowbeat")
+}
+
+/// The definition that a schedule or watch names, if that is what a foreign key did not find.
+fn unknown_definition(db: &tokio_postgres::error::DbError) -> Option<&str> {
+    let ours = db.code().code() == "23503" && db.schema() == Some("rowbeat");
+    let constraint = db.constraint().filter(|name| ours && name.ends_with("_definition_fkey"));
+    let detail = constraint.and_then(|_| db.detail())?;
+    // The detail is translated, its "(definition)=(name)" is not.
+    let name = detail.split_once("(definition)=(")?.1;
+    Some(name.rsplit_once(')')?.0)
 }

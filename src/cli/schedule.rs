@@ -39,7 +39,7 @@ pub(super) struct Add {
     /// The task definition to enqueue.
     definition: String,
     /// Payload of its tasks, as JSON.
-    #[arg(long, value_name = "JSON", default_value = "{}")]
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_json)]
     payload: Value,
     /// IANA time zone of the spec.
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
@@ -67,6 +67,11 @@ pub(super) struct Preview {
     count: u16,
 }
 
+/// Without it clap would take the text for a JSON string.
+fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
     match arguments {
         Arguments::List => list(context).await,
@@ -78,7 +83,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                     Failure::new(format!("there is no schedule {name}")).remedy("see rowbeat schedule list")
                 );
             }
-            tell(context, json!({ "removed": name }), &format!("removed {name}; its ledger of fires stays"))
+            tell(context, &json!({ "removed": name }), &format!("removed {name}; its ledger of fires stays"))
         }
         Arguments::Preview(arguments) => preview(context, &arguments),
     }
@@ -100,7 +105,7 @@ async fn list(context: &Context) -> Result<(), Failure> {
         "next_fire_local",
         "last_fire_at",
     ];
-    let rows = schedules.iter().map(|schedule| keys.map(|key| output::cell(&schedule[key])));
+    let rows = schedules.iter().map(|schedule| keys.map(|key| output::field(schedule, key)));
     output::line(output::table(keys.map(|key| key).map(title), rows))
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context, _: Arguments) -> Result<(), Failure> 
     output::line(format!(
         "database {} at {}",
         output::cell(&status["database"]),
-        output::cell(&status["now"])
+        output::field(&status, "now")
     ))?;
     section(&status, "nodes", ["id", "name", "version", "state", "running", "heartbeat_at"])?;
     section(&status, "queues", ["queue", "available", "running", "waiting", "next_run_at"])?;
@@ -36,5 +36,5 @@ fn section<const N: usize>(status: &Value, name: &str, keys: [&'static str; N]) 
         return output::line(format!("\n{name}: none"));
     }
     output::line(format!("\n{name}"))?;
-    output::line(output::table(keys, rows.iter().map(|row| keys.map(|key| output::cell(&row[key])))))
+    output::line(output::table(keys, rows.iter().map(|row| keys.map(|key| output::field(row, key)))))
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::database::Context;
+use super::exit::Exit;
 use super::failure::Failure;
 use super::output;
 use crate::db::query::Db;
@@ -71,31 +72,34 @@ pub(super) struct List {
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
-    let db = context.db().await?;
     match arguments {
-        Arguments::Enqueue(arguments) => enqueue(context, &db, arguments).await,
-        Arguments::List(arguments) => list(context, &db, arguments).await,
-        Arguments::Show { id } => show(context, &db, id).await.map(drop),
+        Arguments::Enqueue(arguments) => enqueue(context, arguments).await,
+        Arguments::List(arguments) => list(context, &context.db().await?, arguments).await,
+        Arguments::Show { id } => show(context, &context.db().await?, id).await.map(drop),
         Arguments::Cancel { id } => {
-            let row = db.row("task.cancel", &[&id]).await?;
+            let row = context.db().await?.row("task.cancel", &[&id]).await?;
             let state: String = row.map_or_else(String::new, |row| row.get(0));
-            tell(context, json!({ "id": id, "state": state }), &format!("task {id}: {state}"))
+            tell(context, &json!({ "id": id, "state": state }), &format!("task {id}: {state}"))
         }
         Arguments::Retry { id } => {
-            db.row("task.retry", &[&id]).await?;
-            tell(context, json!({ "id": id }), &format!("task {id} is due now"))
+            context.db().await?.row("task.retry", &[&id]).await?;
+            tell(context, &json!({ "id": id }), &format!("task {id} is due now"))
         }
     }
 }
 
-async fn enqueue(context: &Context, db: &Db, arguments: Enqueue) -> Result<(), Failure> {
+async fn enqueue(context: &Context, arguments: Enqueue) -> Result<(), Failure> {
     let mut text = arguments.payload;
     if text == "-" {
         text.clear();
         std::io::stdin().read_to_string(&mut text)?;
     }
-    let payload: Value = serde_json::from_str(&text)
-        .map_err(|error| Failure::new(format!("the payload is no JSON: {error}")))?;
+    let payload: Value = serde_json::from_str(&text).map_err(|error| {
+        Failure::new(format!("the payload is no JSON: {error}"))
+            .exit(Exit::Usage)
+            .remedy("write it as '{\"x\": 1}', or - to read it from standard input")
+    })?;
+    let db = &context.db().await?;
     let (priority, max_attempts) = (arguments.priority.map(i32::from), arguments.max_attempts.map(i32::from));
     let row = db
         .row(
@@ -113,7 +117,7 @@ async fn enqueue(context: &Context, db: &Db, arguments: Enqueue) -> Result<(), F
         .await?;
     let id: i64 = row.map_or(0, |row| row.get(0));
     if !arguments.wait {
-        return tell(context, json!({ "id": id }), &format!("task {id}"));
+        return tell(context, &json!({ "id": id }), &format!("task {id}"));
     }
     loop {
         let task = read(db, id).await?;
@@ -139,12 +143,12 @@ async fn list(context: &Context, db: &Db, arguments: List) -> Result<(), Failure
     let cells = tasks.iter().map(|task| {
         let attempt = format!("{}/{}", task["failures"], task["max_attempts"]);
         ["id", "definition", "state", "queue"]
-            .map(|key| output::cell(&task[key]))
+            .map(|key| output::field(task, key))
             .into_iter()
             .chain([
                 attempt,
                 cause(&task["cause"]),
-                output::cell(&task["run_at"]),
+                output::field(task, "run_at"),
                 output::cell(&task["error"]["message"]),
             ])
             .collect::<Vec<_>>()
@@ -184,10 +188,20 @@ async fn show(context: &Context, db: &Db, id: i64) -> Result<String, Failure> {
     let attempts = task["attempts"].as_array().filter(|attempts| !attempts.is_empty());
     if let Some(attempts) = attempts {
         let rows = attempts.iter().map(|attempt| {
-            [&attempt["attempt"], &attempt["outcome"], &attempt["ended_at"], &attempt["error"]["message"]]
-                .map(output::cell)
+            [
+                output::field(attempt, "attempt"),
+                output::field(attempt, "outcome"),
+                output::field(attempt, "ended_at"),
+                output::cell(&attempt["error"]["message"]),
+            ]
         });
         output::line(format!("\n{}", output::table(["attempt", "outcome", "ended at", "error"], rows)))?;
+    }
+    let steps = task["steps"].as_array().filter(|steps| !steps.is_empty());
+    if let Some(steps) = steps {
+        let keys = ["step", "effect", "response"];
+        let rows = steps.iter().map(|step| keys.map(|key| output::field(step, key)));
+        output::line(format!("\n{}", output::table(keys, rows)))?;
     }
     Ok(state)
 }
@@ -201,6 +215,6 @@ pub(super) fn cause(cause: &Value) -> String {
 }
 
 /// One answer, for people or for machines.
-pub(super) fn tell(context: &Context, document: Value, text: &str) -> Result<(), Failure> {
-    if context.json() { output::json(&document) } else { output::line(text) }
+pub(super) fn tell(context: &Context, document: &Value, text: &str) -> Result<(), Failure> {
+    if context.json() { output::json(document) } else { output::line(text) }
 }

@@ -37,5 +37,6 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
         drop(told);
     })
     .await?;
-    super::task::tell(context, serde_json::json!({ "available": true }), "the database is available")
+    // A line like those before it.
+    output::line(if json { r#"{"available":true}"# } else { "the database is available" })
 }

@@ -68,7 +68,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                 );
             }
             let text = format!("removed {name}; its triggers are inert, rowbeat watch prune drops them");
-            tell(context, json!({ "removed": name }), &text)
+            tell(context, &json!({ "removed": name }), &text)
         }
         Arguments::Prune { plan } => prune(context, &db, plan).await,
     }
@@ -109,7 +109,7 @@ async fn add(context: &Context, db: &Db, arguments: Add) -> Result<(), Failure> 
     let name: String = row.map_or_else(String::new, |row| row.get(0));
     tell(
         context,
-        json!({ "watch": name }),
+        &json!({ "watch": name }),
         &format!("watch {name}: changes of {} become {definition} tasks", arguments.table),
     )
 }

@@ -10,6 +10,9 @@ mod harness;
 
 mod change;
 mod channel;
+mod cli;
+mod cli_private;
+mod cli_table;
 mod config;
 mod connect;
 mod crash;
