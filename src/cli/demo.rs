@@ -1,4 +1,4 @@
-//! `rowbeat demo`: the main job on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks.
+//! `rowbeat demo`: the whole path on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks.
 //!
 //! It shows what happened, and checks it against the database: whatever it shows that did not happen ends it with an
 //! error. Nothing is left behind.
