@@ -10,15 +10,23 @@ const SOMEBODY_SLEEPS: &str = "select not pg_try_advisory_xact_lock_shared(19199
 #[tokio::test]
 async fn nobody_is_notified_unless_somebody_sleeps() {
     let db = TestDb::new().await.with_effects().await;
-    let ear = db.session().await;
-    assert!(!db.get::<bool>(SOMEBODY_SLEEPS).await);
+    let ear = db.session_that_listens().await;
+    db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
+    assert_eq!(ear.heard().await, 0, "nobody sleeps");
     let sleeper = db.session().await;
     sleeper.batch_execute("select pg_advisory_lock(1919907682, 1)").await.unwrap();
-    assert!(db.get::<bool>(SOMEBODY_SLEEPS).await);
-    // Somebody who waits for the lock counts as well.
-    db.run("begin; select pg_advisory_xact_lock_shared(1919907682, 9)").await;
-    db.run("commit").await;
-    drop(ear);
+    db.run("insert into rowbeat.task (definition) values ('add_effect'), ('add_effect')").await;
+    assert_eq!(ear.heard().await, 1, "once a statement");
+    // Somebody who only waits for the lock counts as a sleeper as well.
+    sleeper.batch_execute("select pg_advisory_unlock(1919907682, 1)").await.unwrap();
+    let holder = db.session().await;
+    holder.batch_execute("begin; select pg_advisory_xact_lock_shared(1919907682, 1)").await.unwrap();
+    let waiting = tokio::spawn(async move { sleeper.batch_execute("select pg_advisory_lock(1919907682, 1)").await });
+    db.until("select exists (select from pg_locks where locktype = 'advisory' and not granted)").await;
+    db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
+    assert_eq!(ear.heard().await, 2);
+    holder.batch_execute("commit").await.unwrap();
+    waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -94,4 +102,17 @@ async fn a_cut_listening_session_comes_back() {
         db.until(&format!("select state = 'completed' from rowbeat.tasks where id = {id}")).await;
         assert!(begun.elapsed() < Duration::from_secs(8), "without the {victim}: {:?}", begun.elapsed());
     }
+}
+
+#[tokio::test]
+async fn two_phase_commit_works_with_the_doorbell_off_and_the_poll_finds_the_task() {
+    let db = TestDb::new().await.with_effects().await;
+    let _daemon = db.daemon_with("[node]\npoll_interval = \"300ms\"", &[]).ready().await;
+    db.until(SOMEBODY_SLEEPS).await;
+    db.run(
+        "set rowbeat.doorbell = off; begin; insert into rowbeat.task (definition) values ('add_effect'); prepare transaction 'two';
+         commit prepared 'two'",
+    )
+    .await;
+    db.until("select bool_and(state = 'completed') from rowbeat.tasks").await;
 }

@@ -180,6 +180,24 @@ impl TestDb {
         connect(&self.connector).await
     }
 
+    /// A session that counts what it hears on the daemon's own channel.
+    pub async fn session_that_listens(&self) -> Ear {
+        let (client, mut connection) = self.connector.connect("test").await.unwrap();
+        let count = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let tokio_postgres::AsyncMessage::Notification(_) = message {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        client.batch_execute("listen rowbeat").await.unwrap();
+        // The definitions that a test makes are announced: only what comes later counts.
+        count.store(0, Ordering::SeqCst);
+        Ear { client, count }
+    }
+
     /// The daemon's way to this database.
     pub fn db(&self) -> Db {
         Db::new(self.connector.pool(4, deadpool_postgres::RecyclingMethod::Fast, SESSION_SETUP))
@@ -205,6 +223,20 @@ impl TestDb {
     /// A daemon with more configuration and environment.
     pub fn daemon_with(&self, toml: &str, variables: &[(&str, &str)]) -> Daemon {
         Daemon::start(server().rowbeat(&self.name), toml, variables)
+    }
+}
+
+/// A listening session.
+pub struct Ear {
+    client: Client,
+    count: Arc<AtomicU32>,
+}
+
+impl Ear {
+    /// How much it has heard of what was committed before this call: notifications come before a later answer.
+    pub async fn heard(&self) -> u32 {
+        self.client.batch_execute("select 1").await.unwrap();
+        self.count.load(Ordering::SeqCst)
     }
 }
 
