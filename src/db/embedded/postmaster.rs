@@ -204,6 +204,8 @@ fn spawn(
     set("unix_socket_permissions", "0700");
     set("logging_collector", "off");
     set("log_destination", "stderr");
+    // The service unit forbids making memory executable, which is what the server's compiler lives by.
+    set("jit", "off");
     if !options.durable {
         // Only what a crash of the machine needs: a crash of the server alone loses nothing.
         set("fsync", "off");
