@@ -134,7 +134,7 @@ create table rowbeat.finished_task (
     started_at   timestamptz,
     finished_at  timestamptz not null,
     expires_on   date not null,
-    primary key (slot, id),
+    primary key (id, slot),
     constraint finished_task_state_known check (state in ('completed', 'failed', 'cancelled'))
 ) partition by list (slot);
 comment on table rowbeat.finished_task is 'Ended tasks, kept as their definition says; a ring of partitions by expiry day.';
@@ -173,7 +173,7 @@ create table rowbeat.attempt (
     ended_at    timestamptz not null,
     retry_at    timestamptz,
     expires_on  date not null,
-    primary key (slot, task_id, attempt)
+    primary key (task_id, attempt, slot)
 ) partition by list (slot);
 comment on table rowbeat.attempt is 'Attempts that did not end their task, kept 30 days; a ring of partitions by expiry day.';
 comment on column rowbeat.attempt.slot is 'Expiry day (days since 1970-01-01) modulo 32.';

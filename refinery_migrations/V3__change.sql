@@ -33,7 +33,7 @@ create table rowbeat.change (
     login_role    text not null,
     actor         text,
     at            timestamptz not null,
-    primary key (slot, seq)
+    primary key (seq, slot)
 ) partition by list (slot);
 create index change_by_xid on rowbeat.change (xid, seq);
 comment on table rowbeat.change is 'The change log: one row per changed row of a watched table, written in the writer''s own transaction.';

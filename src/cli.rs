@@ -1,7 +1,7 @@
 //! The command line: what can be asked, who answers, and the exit code.
 //!
-//! Each command is a module of its own. It gets the [`Context`] and its arguments, prints what was asked for to standard
-//! output, and returns a [`Failure`] for standard error. Only this folder prints.
+//! Each command is a module of its own. It gets the `Context` and its arguments, prints what was asked for to standard
+//! output, and returns a `Failure` for standard error. Only this folder prints.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

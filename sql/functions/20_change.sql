@@ -65,8 +65,8 @@ create or replace function rowbeat.route_changes(p_limit integer default 1000) r
 language plpgsql volatile set search_path = '' as $$
 declare
     v_reader  rowbeat.change_consumer;
-    v_seqs    bigint[];
     v_read    integer;
+    v_last    bigint;
 begin
     select * into v_reader from rowbeat.change_consumer c where c.name = 'router' for update skip locked;
     if not found then
@@ -76,28 +76,25 @@ begin
         v_reader.target := pg_current_snapshot();
         v_reader.after_seq := 0;
     end if;
-    select array_agg(d.seq order by d.seq) into v_seqs from (
-        select c.seq from rowbeat.change c
+    with piece as materialized (
+        select c.* from rowbeat.change c
         where (c.xid >= pg_snapshot_xmax(v_reader.position)
                or c.xid = any (array(select pg_snapshot_xip(v_reader.position))))
           and pg_visible_in_snapshot(c.xid, v_reader.target) and c.seq > v_reader.after_seq
         order by c.seq limit p_limit
-    ) d;
-    v_read := coalesce(cardinality(v_seqs), 0);
-    if v_read > 0 then
+    ), made as (
         insert into rowbeat.task (definition, payload, cause)
         select w.definition,
             jsonb_build_object('watch', w.name, 'table', c.table_name::text, 'operation', c.operation, 'key', c.key,
                 'old', c.old, 'new', c.new, 'session_user', c.login_role, 'actor', c.actor, 'at', c.at, 'change', c.seq),
             jsonb_build_object('kind', 'watch', 'name', w.name, 'change', c.seq)
-        from rowbeat.change c
+        from piece c
         join rowbeat.watch w on w.table_name = c.table_name and w.enabled and c.operation = any (w.operations) and w.created_at <= c.at
-        where c.seq = any (v_seqs) and (c.xid >= pg_snapshot_xmax(v_reader.position)
-               or c.xid = any (array(select pg_snapshot_xip(v_reader.position))))
-        order by c.seq, w.name;
-    end if;
+        order by c.seq, w.name
+    )
+    select count(*), max(p.seq) into v_read, v_last from piece p;
     if v_read = p_limit then
-        update rowbeat.change_consumer c set target = v_reader.target, after_seq = v_seqs[v_read], read_at = rowbeat.now_()
+        update rowbeat.change_consumer c set target = v_reader.target, after_seq = v_last, read_at = rowbeat.now_()
         where c.name = 'router';
     elsif v_read > 0 or v_reader.after_seq > 0 or rowbeat.position_is_stale(v_reader) then
         update rowbeat.change_consumer c set position = v_reader.target, target = null, after_seq = 0, read_at = rowbeat.now_()

@@ -85,6 +85,7 @@ select rowbeat.call_plan($1, $2, $3) as effect, cardinality(rowbeat.responses($1
 -- $1 id · $2 attempt · $3 node · $4 step · $5 effect · $6 response
 insert into rowbeat.step (task_id, step, effect, response)
 select h.id, $4, $5, $6 from rowbeat.hold_claim($1, $2, $3) h
+on conflict (task_id, step) do nothing
 
 -- name: last_response
 -- $1 id

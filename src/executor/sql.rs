@@ -14,6 +14,8 @@ use crate::db::query::{self, DbError};
 use crate::db::sqlstate;
 use crate::task::ClaimedTask;
 
+const CANCEL_AGAIN: Duration = Duration::from_millis(200);
+
 /// How a sql task's transaction ended.
 #[derive(Debug)]
 pub enum Transaction {
@@ -54,10 +56,13 @@ impl SqlExecutor {
         tokio::pin!(work);
         let ended = tokio::select! {
             ended = &mut work => ended,
-            () = cancel.cancelled() => {
-                self.connector.cancel(canceller).await;
-                work.await
-            }
+            () = cancel.cancelled() => loop {
+                // A request that comes between two statements has no effect: ask until it has ended.
+                self.connector.cancel(canceller.clone()).await;
+                if let Ok(ended) = tokio::time::timeout(CANCEL_AGAIN, &mut work).await {
+                    break ended;
+                }
+            },
         };
         match ended {
             Ok(()) => Transaction::Committed,

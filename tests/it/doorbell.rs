@@ -21,7 +21,8 @@ async fn nobody_is_notified_unless_somebody_sleeps() {
     sleeper.batch_execute("select pg_advisory_unlock(1919907682, 1)").await.unwrap();
     let holder = db.session().await;
     holder.batch_execute("begin; select pg_advisory_xact_lock_shared(1919907682, 1)").await.unwrap();
-    let waiting = tokio::spawn(async move { sleeper.batch_execute("select pg_advisory_lock(1919907682, 1)").await });
+    let waiting =
+        tokio::spawn(async move { sleeper.batch_execute("select pg_advisory_lock(1919907682, 1)").await });
     db.until("select exists (select from pg_locks where locktype = 'advisory' and not granted)").await;
     db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
     assert_eq!(ear.heard().await, 2);

@@ -186,7 +186,9 @@ impl TestDb {
         let count = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&count);
         tokio::spawn(async move {
-            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            while let Some(Ok(message)) =
+                std::future::poll_fn(|context| connection.poll_message(context)).await
+            {
                 if let tokio_postgres::AsyncMessage::Notification(_) = message {
                     counter.fetch_add(1, Ordering::SeqCst);
                 }
