@@ -110,10 +110,11 @@ async fn two_phase_commit_works_with_the_doorbell_off_and_the_poll_finds_the_tas
     let db = TestDb::new().await.with_effects().await;
     let _daemon = db.daemon_with("[node]\npoll_interval = \"300ms\"", &[]).ready().await;
     db.until(SOMEBODY_SLEEPS).await;
-    db.run(
-        "set rowbeat.doorbell = off; begin; insert into rowbeat.task (definition) values ('add_effect'); prepare transaction 'two';
-         commit prepared 'two'",
-    )
+    db.run(&format!(
+        "set rowbeat.doorbell = off; begin; insert into rowbeat.task (definition) values ('add_effect'); prepare transaction '{}'",
+        db.name
+    ))
     .await;
+    db.run(&format!("commit prepared '{}'", db.name)).await;
     db.until("select bool_and(state = 'completed') from rowbeat.tasks").await;
 }
