@@ -3,7 +3,6 @@
 //! A database that is away, restarting, failing over or read-only is waited for, at the start as at any time. What ends
 //! the daemon is a configuration that cannot work, a schema that does not fit, or a signal.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::db::connect::Connector;
 use crate::db::doorbell::{self, Bell};
 use crate::db::embedded::{EmbeddedError, Options, PrivatePostgres};
 use crate::db::listener::{Ear, Listener};
-use crate::db::migrate::{self, MigrateError};
+use crate::db::migrate::MigrateError;
 use crate::db::query::{Db, SESSION_SETUP};
 use crate::executor::exec::{Program, Programs};
 use crate::executor::native::Handlers;
@@ -40,9 +39,10 @@ use crate::task::rescuer::Rescuer;
 use crate::task::running::{Running, StopReason};
 use crate::task::store::Store;
 
+mod database;
+
 /// Sessions for the daemon's own loops, beside those of sql tasks.
 const OWN_SESSIONS: usize = 4;
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// After the drain time, attempts that were told to stop get this long to be recorded.
 const RECORD_TIME: Duration = Duration::from_secs(5);
 /// Services get this long to end; one that waits for an unreachable database is not waited for.
@@ -138,7 +138,7 @@ impl Daemon {
         let mut private = match self.config.database {
             Some(_) => None,
             None => tokio::select! {
-                started = start_private(self.private.clone()) => Some(started?),
+                started = database::start_private(self.private.clone()) => Some(started?),
                 // Dropping the start stops the server.
                 () = shutdown.drain.cancelled() => return Ok(()),
             },
@@ -172,7 +172,7 @@ impl Daemon {
         }
         outer.spawn(shutdown::feed_watchdog(health.clone(), OVERDUE, stop.clone()));
         let ended = tokio::select! {
-            reached = reach_schema(&connector, private.is_some()) => match reached {
+            reached = database::reach_schema(&connector, private.is_some()) => match reached {
                 Ok(()) => {
                     let up = self.up.take().map(|sender| (sender, up));
                     self.work(connector, snapshots, up, &mut private, &shutdown).await;
@@ -243,7 +243,9 @@ impl Daemon {
         lasting.spawn(listener.run(last.clone()));
         lasting.spawn(doorbell::guard(connector.for_listen(), bell.clone(), last.clone()));
         lasting.spawn(channel::enqueue_heard(db.clone(), bell.clone(), to_enqueue));
-        lasting.spawn(completing);
+        // Ends by itself when the last attempt has handed over its completion.
+        let mut writing = Services::new(last.clone(), health.clone());
+        writing.spawn(completing);
 
         // Takes new work: ends first.
         let mut taking = Services::new(shutdown.drain.clone(), health.clone());
@@ -282,13 +284,14 @@ impl Daemon {
             // Whoever asked may be gone.
             let _ = sender.send(up);
         }
-        keep_private(private, &shutdown.drain).await;
+        database::keep_private(private, &shutdown.drain).await;
 
         tracing::info!(running = crew.len(), "stopping: no new work, waiting for what runs");
         shutdown::tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         taking.join(END_TIME).await;
         self.drain(&crew, &running, shutdown).await;
-        let _ = db.row("node.stop", &[&node.id()]).await;
+        writing.join(END_TIME).await;
+        database::leave(&store, &db, &node).await;
         last.cancel();
         lasting.join(END_TIME).await;
         tracing::info!("stopped");
@@ -325,59 +328,5 @@ impl Daemon {
             (name.clone(), program)
         });
         exec::Programs::new(programs.collect())
-    }
-}
-
-async fn start_private(options: Options) -> Result<PrivatePostgres, DaemonError> {
-    shutdown::tell_status("starting the private Postgres");
-    let private = PrivatePostgres::start(options).await?;
-    private.create_database(PRIVATE_DATABASE).await?;
-    let folder: PathBuf = private.data_dir().to_owned();
-    tracing::info!(folder = %folder.display(), "private Postgres started");
-    Ok(private)
-}
-
-/// Waits for the end of the daemon, and meanwhile restarts the private Postgres when it dies.
-async fn keep_private(private: &mut Option<PrivatePostgres>, stop: &CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(1)), if private.is_some() => {}
-        }
-        if let Some(private) = private {
-            match private.run_once().await {
-                Ok(false) => {}
-                Ok(true) => tracing::warn!("the private Postgres had ended; it was started again"),
-                Err(error) => tracing::error!(%error, "the private Postgres cannot be kept running"),
-            }
-        }
-    }
-}
-
-/// Waits for the database, for ever, then sees to the schema.
-async fn reach_schema(connector: &Connector, private: bool) -> Result<(), DaemonError> {
-    let mut pause = Duration::from_millis(100);
-    let mut silent = false;
-    loop {
-        let seen_to = if private {
-            migrate::migrate(connector).await.map(drop)
-        } else {
-            migrate::install_or_check(connector).await
-        };
-        let error = match seen_to {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_outage() => error,
-            Err(error) => return Err(error.into()),
-        };
-        if !silent {
-            tracing::warn!(%error, "waiting for the database");
-            silent = true;
-        }
-        shutdown::tell(&[
-            NotifyState::Status(&format!("waiting for the database: {error}")),
-            NotifyState::ExtendTimeoutUsec(30_000_000),
-        ]);
-        tokio::time::sleep(pause.mul_f32(0.75 + fastrand::f32() / 2.0)).await;
-        pause = (pause * 2).min(LONGEST_WAIT);
     }
 }

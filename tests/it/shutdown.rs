@@ -88,3 +88,18 @@ async fn the_service_manager_hears_ready_status_watchdog_and_stopping() {
     let (status, log) = daemon.stop().await;
     assert!(status.success(), "{log}");
 }
+
+#[tokio::test]
+async fn a_stopping_node_gives_back_what_the_database_says_it_has() {
+    let db = slow_db().await;
+    let daemon = db.daemon().ready().await;
+    // As if the answer to a claim had been lost: the database says the node has a task that it knows nothing of.
+    db.run(
+        "insert into rowbeat.task (definition, payload, run_at) values ('nap', '{}', now() + interval '1 hour');
+         update rowbeat.task set state = 'running', attempt = 1, claimed_at = now(), claimed_by = (select max(id) from rowbeat.node)",
+    )
+    .await;
+    let (status, log) = daemon.stop().await;
+    assert!(status.success(), "{log}");
+    assert_eq!(db.get::<String>("select state || failures from rowbeat.tasks").await, "available0");
+}
