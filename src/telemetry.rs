@@ -9,7 +9,11 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging to standard error. A second call has no effect.
 pub fn start(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // It tells of every start that there is nothing to apply; what is applied, we tell ourselves.
+    if let (false, Ok(quiet)) = (config.level.contains("refinery"), "refinery_core=warn".parse()) {
+        filter = filter.add_directive(quiet);
+    }
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = match config.format {

@@ -142,6 +142,14 @@ pub async fn migrate(connector: &Connector) -> Result<Plan, MigrateError> {
         lock(&client).await?;
         let plan = read_plan(&client).await?;
         apply(&mut client, &plan).await?;
+        if !plan.steps.is_empty() {
+            tracing::info!(
+                from = plan.current,
+                to = plan.target,
+                steps = plan.steps.len(),
+                "schema brought up to date"
+            );
+        }
         Ok(plan)
     };
     driven(connection, work).await
