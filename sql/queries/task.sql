@@ -52,18 +52,27 @@ where $1::text[] = '{*}' or l.queue = any ($1)
 
 -- name: complete
 -- Ends done attempts without a settle function, a batch at a time. $1 ids · $2 attempts · $3 nodes · $4 results.
--- Returns the ids that still held their claim.
-with done as (
-    delete from rowbeat.task t using unnest($1::bigint[], $2::integer[], $3::bigint[], $4::jsonb[]) as c (id, attempt, node, result)
-    where t.id = c.id and t.attempt = c.attempt and t.claimed_by = c.node and t.state = 'running'
-    returning t.*, c.result
+-- Returns the ids it has ended; one that is missing was changed at that very moment, or has lost its claim. By ctid, like the
+-- claim: a join would be planned as a hash over the whole table.
+with c as materialized (
+    select * from unnest($1::bigint[], $2::integer[], $3::bigint[], $4::jsonb[]) as u (id, attempt, node, result)
+), done as (
+    delete from rowbeat.task t where t.ctid = any (array(
+        select held.tid from c cross join lateral (
+            select s.ctid as tid from rowbeat.task s
+            where s.id = c.id and s.attempt = c.attempt and s.claimed_by = c.node and s.state = 'running'
+            for update
+        ) held
+    ))
+    returning t.*
 ), kept as (
     insert into rowbeat.finished_task (slot, id, definition, payload, queue, priority, cause, state, outcome, result, attempt,
         failures, max_attempts, timeout, unique_key, node, created_at, run_at, started_at, finished_at, expires_on)
     select rowbeat.slot_of(n.today + d.keep_days), done.id, done.definition, done.payload, done.queue, done.priority,
-        done.cause, 'completed', 'done', done.result, done.attempt, done.failures, done.max_attempts, done.timeout,
+        done.cause, 'completed', 'done', c.result, done.attempt, done.failures, done.max_attempts, done.timeout,
         done.unique_key, done.claimed_by, done.created_at, done.run_at, done.claimed_at, n.at, n.today + d.keep_days
     from done
+    join c on c.id = done.id
     join rowbeat.task_definition d on d.name = done.definition and d.keep = 'all'
     cross join (select now_.at, (now_.at at time zone 'UTC')::date as today from (select rowbeat.now_() as at) now_) n
 )

@@ -17,7 +17,7 @@ type Handler = Arc<dyn Fn(Effect) -> HandlerFuture + Send + Sync>;
 /// program (`exec`), which can be killed.
 #[derive(Clone, Default)]
 pub struct Handlers {
-    handlers: HashMap<String, Handler>,
+    handlers: Arc<HashMap<String, Handler>>,
 }
 
 impl Handlers {
@@ -34,7 +34,8 @@ impl Handlers {
         F: Fn(Effect) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Value, Failure>> + Send + 'static,
     {
-        self.handlers.insert(definition.into(), Arc::new(move |effect| Box::pin(handler(effect))));
+        Arc::make_mut(&mut self.handlers)
+            .insert(definition.into(), Arc::new(move |effect| Box::pin(handler(effect))));
         self
     }
 

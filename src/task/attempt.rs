@@ -50,6 +50,10 @@ impl Runner {
     pub async fn run(&self, task: ClaimedTask, ticket: Ticket) {
         let task = Arc::new(task);
         let work = async {
+            // Told to stop while it waited for a slot: it does not begin.
+            if ticket.token().is_cancelled() {
+                return Ended::With(stopped(ticket.reason()));
+            }
             match task.executor {
                 ExecutorKind::Sql => self.run_sql(&task, &ticket).await,
                 ExecutorKind::Exec | ExecutorKind::Native => self.run_effects(&task, &ticket).await,

@@ -37,13 +37,9 @@ async fn run(store: Store, mut receiver: mpsc::Receiver<Completion>) {
         match store.complete(&batch).await {
             Ok(written) => {
                 let written: HashSet<i64> = written.into_iter().collect();
-                for completion in batch.drain(..).filter(|completion| !written.contains(&completion.task.id))
-                {
-                    tracing::warn!(
-                        task.id = completion.task.id,
-                        attempt.no = completion.task.attempt,
-                        "done, but the claim was gone: the task was cancelled or taken over"
-                    );
+                for completion in batch.drain(..).filter(|c| !written.contains(&c.task.id)) {
+                    // Changed at that very moment (somebody asked to cancel it), or the claim was lost.
+                    store.record(&completion.task, Outcome::Done(completion.result)).await;
                 }
             }
             // One bad row must not hold up the others, nor an outage lose any: each on its own, until it is written.

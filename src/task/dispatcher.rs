@@ -1,17 +1,22 @@
 //! The dispatcher claims due tasks, as many as this node has free slots, and starts their attempts.
 //!
+//! Short tasks would leave the slots idle while the next claim is under way, so it also claims ahead: about as many as the
+//! slots work off in a few milliseconds, at the pace of the latest attempts. Those wait here for a slot, in order; a node
+//! that stops gives them back. Tasks that take longer than that are never claimed ahead of a free slot.
+//!
 //! It is the node's only claimer. Invariant: whatever the database says this node has claimed is in the list of running
 //! attempts; when the answer to a claim may have been lost, the list is compared with the database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-use super::Node;
 use super::attempt::Runner;
 use super::running::Running;
+use super::{Node, Outcome};
 use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::DbError;
 use crate::service::{Crew, Loop, Pass};
@@ -19,6 +24,32 @@ use crate::service::{Crew, Loop, Pass};
 /// Pauses after a failed claim before comparing: at once when the connection broke, and when a statement that the server
 /// still ran must have ended.
 const COMPARE_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(40)];
+
+/// Claimed ahead is what the slots work off in this time, and no more than so many.
+const AHEAD: Duration = Duration::from_millis(20);
+const MOST_AHEAD: u64 = 490;
+
+/// How long attempts take, as a moving average in microseconds; 0: not known yet.
+#[derive(Default)]
+pub struct Pace {
+    micros: AtomicU64,
+}
+
+impl Pace {
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let old = self.micros.load(Ordering::Relaxed);
+        // Two attempts at once may lose one of the notes: it is only an average.
+        self.micros.store(if old == 0 { took } else { old - old / 8 + took / 8 }.max(1), Ordering::Relaxed);
+    }
+
+    /// How many tasks to claim ahead for so many slots.
+    fn ahead(&self, slots: usize) -> usize {
+        let ahead = u64::try_from(AHEAD.as_micros()).unwrap_or(0).saturating_mul(slots as u64);
+        let micros = self.micros.load(Ordering::Relaxed);
+        usize::try_from(ahead.checked_div(micros).unwrap_or(0).min(MOST_AHEAD)).unwrap_or(0)
+    }
+}
 
 /// What the dispatcher is given.
 pub struct Dispatcher {
@@ -32,8 +63,14 @@ pub struct Dispatcher {
     pub running: Running,
     /// Rung when a slot gets free.
     pub bell: Bell,
+    /// How many attempts may run at the same time.
+    pub concurrency: usize,
     /// Free slots.
     pub slots: Arc<Semaphore>,
+    /// How fast they work.
+    pub pace: Arc<Pace>,
+    /// The node stops: what has no slot yet is given back.
+    pub drain: CancellationToken,
     /// Queues to serve; `*` for all.
     pub queues: Vec<String>,
     /// The longest pause between two looks.
@@ -71,42 +108,58 @@ impl Loop for Dispatcher {
     const TOPIC: Topic = Topic::Task;
 
     async fn run_once(&mut self) -> Result<Pass, DbError> {
-        let free = self.slots.available_permits();
-        if free == 0 || !self.node.holds_lease() {
+        let ahead = self.pace.ahead(self.concurrency);
+        let room = self.room(ahead);
+        if room <= ahead / 2 || !self.node.holds_lease() {
             self.hungry.store(true, Ordering::SeqCst);
-            // A slot may have got free between the look and the mark.
-            let longest =
-                if self.slots.available_permits() > 0 && free == 0 { Duration::ZERO } else { self.poll };
+            // Attempts may have ended between the look and the mark.
+            let longest = if self.room(ahead) > room { Duration::ZERO } else { self.poll };
             return Ok(Pass::Idle(longest));
         }
         self.compare().await?;
         let except = self.except.names();
-        let limit = i64::try_from(free).unwrap_or(i64::MAX);
+        let limit = i64::try_from(room).unwrap_or(i64::MAX);
         let claimed = self.runner.store.claim(self.node.id(), limit, &self.queues, &except).await;
         let claimed = claimed.inspect_err(|_| {
             let now = Instant::now();
             self.compare_at = COMPARE_AFTER.iter().map(|after| now + *after).collect();
         })?;
-        self.hungry.store(claimed.len() >= free, Ordering::SeqCst);
+        self.hungry.store(claimed.len() >= room, Ordering::SeqCst);
         if claimed.is_empty() {
             let due = self.runner.store.next_due(&self.queues, &except).await?;
             let poll = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
             return Ok(Pass::Idle(due.map_or(poll, |due| poll.min(Duration::from_millis(due)))));
         }
         for task in claimed {
-            self.start(task).await;
+            self.start(task);
         }
         Ok(Pass::Worked)
     }
 }
 
 impl Dispatcher {
-    async fn start(&self, task: super::ClaimedTask) {
-        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
+    /// How many more tasks this node may have in hand.
+    fn room(&self, ahead: usize) -> usize {
+        (self.concurrency + ahead).saturating_sub(self.crew.len())
+    }
+
+    fn start(&self, task: super::ClaimedTask) {
         let ticket = self.running.enter(task.id);
         let (runner, bell, hungry) = (self.runner.clone(), self.bell.clone(), Arc::clone(&self.hungry));
+        let (slots, pace, drain) = (Arc::clone(&self.slots), Arc::clone(&self.pace), self.drain.clone());
         self.crew.spawn(async move {
-            runner.run(task, ticket).await;
+            let slot = tokio::select! {
+                biased;
+                () = drain.cancelled() => None,
+                slot = slots.acquire() => slot.ok(),
+            };
+            if slot.is_some() {
+                let begun = Instant::now();
+                runner.run(task, ticket).await;
+                pace.note(begun.elapsed());
+            } else {
+                runner.store.record(&task, Outcome::Interrupted).await;
+            }
             drop(slot);
             if hungry.load(Ordering::SeqCst) {
                 bell.wake(Topic::Task);
@@ -160,5 +213,22 @@ impl Loop for DefinitionReader {
             self.bell.wake(Topic::Task);
         }
         Ok(Pass::Idle(self.poll * 6))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_tasks_are_claimed_ahead() {
+        let pace = Pace::default();
+        assert_eq!(pace.ahead(10), 0, "nothing is known yet");
+        pace.note(Duration::from_millis(500));
+        assert_eq!(pace.ahead(10), 0);
+        (0..100).for_each(|_| pace.note(Duration::from_millis(20)));
+        assert!((5..=10).contains(&pace.ahead(10)), "{}", pace.ahead(10));
+        (0..200).for_each(|_| pace.note(Duration::from_micros(30)));
+        assert_eq!(pace.ahead(10), 490);
     }
 }
