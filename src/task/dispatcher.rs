@@ -1,8 +1,8 @@
 //! The dispatcher claims due tasks, as many as this node has free slots, and starts their attempts.
 //!
 //! Short tasks would leave the slots idle while the next claim is under way, so it also claims ahead: about as many as the
-//! slots work off in a few milliseconds, at the pace of the latest attempts. Those wait here for a slot, in order; a node
-//! that stops gives them back. Tasks that take longer than that are never claimed ahead of a free slot.
+//! slots work off in a few milliseconds, at the pace of the latest attempts. Those wait here for a slot, in order; they
+//! are given back, uncounted, when the node stops or no slot got free within a second: slow tasks after many short ones.
 //!
 //! It is the node's only claimer. Invariant: whatever the database says this node has claimed is in the list of running
 //! attempts; when the answer to a claim may have been lost, the list is compared with the database.
@@ -28,6 +28,8 @@ const COMPARE_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_sec
 /// Claimed ahead is what the slots work off in this time, and no more than so many.
 const AHEAD: Duration = Duration::from_millis(20);
 const MOST_AHEAD: u64 = 490;
+/// A task that was claimed ahead and got no slot in this time is given back.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long attempts take, as a moving average in microseconds; 0: not known yet.
 #[derive(Default)]
@@ -152,6 +154,11 @@ impl Dispatcher {
                 biased;
                 () = drain.cancelled() => None,
                 slot = slots.acquire() => slot.ok(),
+                // The slots are slower than they were: others may be free.
+                () = tokio::time::sleep(PATIENCE) => {
+                    pace.note(PATIENCE);
+                    None
+                }
             };
             if slot.is_some() {
                 let begun = Instant::now();

@@ -34,6 +34,21 @@ async fn sigterm_finishes_what_runs_and_starts_nothing_new() {
 }
 
 #[tokio::test]
+async fn slow_tasks_claimed_ahead_after_short_ones_are_given_back() {
+    let db = slow_db().await;
+    let _daemon = db.daemon_with("[node]\nconcurrency = 2", &[]).ready().await;
+    db.run("insert into rowbeat.task (definition, payload) select 'nap', '{\"s\": 0}' from generate_series(1, 500)").await;
+    db.until("select count(*) = 500 from rowbeat.tasks where state = 'completed'").await;
+    db.run("insert into rowbeat.task (definition, payload) select 'nap', '{\"s\": 600}' from generate_series(1, 30)").await;
+    db.until(
+        "select count(*) filter (where state = 'running') = 2 and count(*) filter (where state = 'available' and failures = 0) = 28
+         from rowbeat.tasks where state <> 'completed'",
+    )
+    .await;
+    db.until("select count(*) > 0 from rowbeat.attempt where outcome = 'interrupted'").await;
+}
+
+#[tokio::test]
 async fn what_outlasts_the_drain_time_is_released_uncounted() {
     let db = slow_db().await;
     let daemon = db.daemon_with("[node]\ndrain_timeout = \"300ms\"", &[]).ready().await;
