@@ -19,6 +19,7 @@ mod listen;
 mod migrate;
 mod names;
 mod output;
+mod pause;
 mod postgres;
 mod schedule;
 mod start;
@@ -64,6 +65,12 @@ enum Command {
     WaitForDb(wait_for_db::Arguments),
     #[command(subcommand)]
     Task(task::Arguments),
+    /// Start no more tasks of a definition or a queue; those that run go on.
+    #[command(after_help = "Example:\n  rowbeat pause --queue mail")]
+    Pause(pause::Arguments),
+    /// End a pause.
+    #[command(after_help = "Example:\n  rowbeat resume --queue mail")]
+    Resume(pause::Arguments),
     #[command(subcommand)]
     Schedule(schedule::Arguments),
     #[command(subcommand)]
@@ -126,6 +133,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(arguments) => check::run(&context, arguments).await,
         Command::WaitForDb(arguments) => wait_for_db::run(&context, arguments).await,
         Command::Task(arguments) => task::run(&context, arguments).await,
+        Command::Pause(arguments) => pause::pause(&context, arguments).await,
+        Command::Resume(arguments) => pause::resume(&context, arguments).await,
         Command::Schedule(arguments) => schedule::run(&context, arguments).await,
         Command::Watch(arguments) => watch::run(&context, arguments).await,
         Command::Listen(arguments) => listen::run(&context, arguments).await,

@@ -5,6 +5,8 @@
 //!
 //! No other module takes the whole [`Config`]; each gets its own part.
 
+mod address;
+mod connections;
 mod database;
 mod document;
 mod dsn;
@@ -18,11 +20,17 @@ mod resolve;
 mod secret;
 mod sections;
 mod sources;
+mod values;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::address::is_public;
+pub use self::connections::{
+    ClientAuth, ConnectionsConfig, HttpAuth, HttpConnection, HttpSignature, KafkaConnection, OAuth2,
+    SmtpConnection, SmtpTls,
+};
 pub use self::database::{
     ChannelBinding, DatabaseConfig, Keepalive, LoadBalanceHosts, RootCertificates, SslMode, SslNegotiation,
     Target, TargetSessionAttrs, TlsConfig,
@@ -58,6 +66,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The programs that `exec` tasks may run, by their name.
     pub programs: std::collections::BTreeMap<String, ProgramConfig>,
+    /// Where the effects of tasks lead, by name.
+    pub connections: ConnectionsConfig,
     /// What is not wrong but deserves a line in the log.
     pub warnings: Vec<String>,
     /// The file that was read.
@@ -101,7 +111,8 @@ impl Config {
         let document = Document::read(text, &file.display().to_string(), &mut errors);
         let mut notes = Notes { errors: &mut errors, warnings: &mut warnings };
         let found = sources::database(&document, environment, &mut notes);
-        let mut sections = sections::Sections::new(&document, environment, &mut errors, &mut rows);
+        let mut sections =
+            values::Sections::new(&document, environment, &mut errors, &mut rows, &mut warnings);
         if found.is_none() {
             sections.show("database.name", "a private Postgres", "default");
         }
@@ -112,6 +123,7 @@ impl Config {
             http: sections.http(),
             log: sections.log(),
             programs: sections.programs(),
+            connections: sections.connections(),
             database: None,
             warnings,
             file: Some(file.to_owned()),
@@ -186,7 +198,7 @@ fn database_rows(config: &DatabaseConfig, parameters: &parameters::Parameters) -
 #[cfg(test)]
 mod tests {
     use super::document::Document;
-    use super::keys::KEYS;
+    use super::keys::{HTTP_CONNECTION, KAFKA_CONNECTION, KEYS, SMTP_CONNECTION};
 
     const EXAMPLE: &str = include_str!("../systemd/rowbeat.toml.example");
 
@@ -205,7 +217,14 @@ mod tests {
         let document = Document::read(&uncommented(), "rowbeat.toml.example", &mut errors);
         assert!(errors.is_empty(), "{errors:#?}");
         for key in KEYS {
-            let dotted = format!("{}.{}", key.section.replace('*', "report"), key.name);
+            let section = match key.section {
+                HTTP_CONNECTION => "connections.payments",
+                SMTP_CONNECTION => "connections.mail",
+                KAFKA_CONNECTION => "connections.events",
+                "programs.*" => "programs.report",
+                other => other,
+            };
+            let dotted = format!("{section}.{}", key.name);
             assert!(document.get(&dotted).is_some(), "{dotted} is not in the example");
         }
     }

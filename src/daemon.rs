@@ -20,10 +20,9 @@ use crate::db::embedded::{EmbeddedError, Options, PrivatePostgres};
 use crate::db::listener::{Ear, Listener};
 use crate::db::migrate::MigrateError;
 use crate::db::query::{Db, SESSION_SETUP};
-use crate::executor::exec::{Program, Programs};
+use crate::executor::Executors;
 use crate::executor::native::Handlers;
 use crate::executor::sql::SqlExecutor;
-use crate::executor::{Executors, exec};
 use crate::schedule::scheduler::Scheduler;
 use crate::service::{Crew, Health, Services};
 use crate::shutdown::{self, Shutdown};
@@ -32,14 +31,17 @@ use crate::status::snapshot::Snapshots;
 use crate::task::Node;
 use crate::task::attempt::Runner;
 use crate::task::completer::Completer;
-use crate::task::dispatcher::{DefinitionReader, Dispatcher, Except};
-use crate::task::node::{Canceller, Heartbeat, watch_lease};
+use crate::task::cursor::Cursor;
+use crate::task::dispatcher::{Alone, DefinitionReader, Dispatcher, Except, Pace};
+use crate::task::host::HostLock;
+use crate::task::node::{Canceller, Heartbeat, Leased, watch_lease};
 use crate::task::pruner::Pruner;
 use crate::task::rescuer::Rescuer;
 use crate::task::running::{Running, StopReason};
 use crate::task::store::Store;
 
 mod database;
+mod executors;
 
 /// Sessions for the daemon's own loops, beside those of sql tasks.
 const OWN_SESSIONS: usize = 4;
@@ -127,6 +129,7 @@ impl Daemon {
         for warning in &self.config.warnings {
             tracing::warn!("{warning}");
         }
+        let executors = executors::build(&self.config, self.handlers.clone())?;
         let http = match self.config.http.listen {
             Some(address) => Some(status::bind(address).await.map_err(|error| {
                 DaemonError::Configuration(format!(
@@ -175,7 +178,7 @@ impl Daemon {
             reached = database::reach_schema(&connector, private.is_some()) => match reached {
                 Ok(()) => {
                     let up = self.up.take().map(|sender| (sender, up));
-                    self.work(connector, snapshots, up, &mut private, &shutdown).await;
+                    self.work(connector, executors, snapshots, up, &mut private, &shutdown).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -194,6 +197,7 @@ impl Daemon {
     async fn work(
         &self,
         connector: Connector,
+        executors: Executors,
         snapshots: Arc<Snapshots>,
         up: Option<(tokio::sync::oneshot::Sender<Up>, Up)>,
         private: &mut Option<PrivatePostgres>,
@@ -209,19 +213,26 @@ impl Daemon {
         let db = Db::new(connector.pool(OWN_SESSIONS, RecyclingMethod::Fast, SESSION_SETUP));
         // Set once: the daemon works with one database all its life.
         let _ = snapshots.db.set(db.clone());
-        let tasks_pool = connector.pool(self.config.max_connections, RecyclingMethod::Clean, "");
+        let tasks_pool = connector.pool(self.config.max_connections, RecyclingMethod::Fast, "");
         let store = Store::new(db.clone());
         let (completer, completing) = Completer::new(store.clone());
-        let runner = Runner {
+        let runner = Arc::new(Runner {
             store: store.clone(),
             completer,
             sql: SqlExecutor::new(tasks_pool, connector.clone()),
-            executors: Executors { native: self.handlers.clone(), exec: self.programs() },
-        };
+            executors,
+        });
         let (heard, to_enqueue) = mpsc::channel(channel::BACKLOG);
-        let listener = Listener::new(&connector, bell.clone(), health.clone(), heard, self.ears.clone());
+        let listener = Listener::new(
+            &connector,
+            bell.clone(),
+            health.clone(),
+            heard,
+            self.ears.clone(),
+            node.incarnation(),
+        );
         let crew = Crew::default();
-        let except = Except::default();
+        let (except, pace, alone) = (Except::default(), Arc::new(Pace::default()), Alone::default());
 
         // Lives until the drain is over: the lease must hold, cancellations be heard, completions be written.
         let last = CancellationToken::new();
@@ -231,7 +242,13 @@ impl Daemon {
                 db: db.clone(),
                 node: node.clone(),
                 name: self.config.node.name.clone(),
+                queues: self.config.node.queues.clone(),
+                host: self.host_lock(),
+                except: except.clone(),
+                pace: Arc::clone(&pace),
+                isolated: alone.waiting(),
                 bell: bell.clone(),
+                last: None,
             },
             bell.clone(),
         );
@@ -250,11 +267,18 @@ impl Daemon {
         // Takes new work: ends first.
         let mut taking = Services::new(shutdown.drain.clone(), health.clone());
         taking.spawn_loop(
-            DefinitionReader { runner: runner.clone(), except: except.clone(), bell: bell.clone(), poll },
+            DefinitionReader {
+                runner: Arc::clone(&runner),
+                except: except.clone(),
+                bell: bell.clone(),
+                poll,
+            },
             bell.clone(),
         );
-        taking.spawn_loop(Router { db: db.clone(), bell: bell.clone(), poll }, bell.clone());
-        taking.spawn_loop(Scheduler { db: db.clone(), bell: bell.clone(), poll }, bell.clone());
+        let router = Router { db: db.clone(), bell: bell.clone(), poll };
+        taking.spawn_loop(Leased { node: node.clone(), work: router }, bell.clone());
+        let scheduler = Scheduler { db: db.clone(), bell: bell.clone(), poll };
+        taking.spawn_loop(Leased { node: node.clone(), work: scheduler }, bell.clone());
         taking.spawn_loop(Rescuer { db: db.clone() }, bell.clone());
         taking.spawn_loop(Pruner { db: db.clone() }, bell.clone());
         taking.spawn_loop(
@@ -266,13 +290,15 @@ impl Daemon {
                 bell: bell.clone(),
                 concurrency: self.config.node.concurrency,
                 slots: Arc::new(Semaphore::new(self.config.node.concurrency)),
-                pace: Arc::default(),
+                pace,
                 drain: shutdown.drain.clone(),
                 queues: self.config.node.queues.clone(),
                 poll,
                 except,
                 hungry: Arc::default(),
                 compare_at: Vec::new(),
+                cursor: Cursor::new(Instant::now()),
+                alone,
             },
             bell.clone(),
         );
@@ -320,16 +346,15 @@ impl Daemon {
         }
     }
 
-    fn programs(&self) -> Programs {
-        let programs = self.config.programs.iter().map(|(name, program)| {
-            let program = Program {
-                path: program.path.clone(),
-                args: program.args.clone(),
-                env: program.env.clone(),
-                working_dir: program.working_dir.clone(),
-            };
-            (name.clone(), program)
-        });
-        exec::Programs::new(programs.collect())
+    /// Without it a restarted daemon waits for the lease of its last process, as the others do.
+    fn host_lock(&self) -> Option<HostLock> {
+        let folder = self.config.node.state_dir.as_ref()?;
+        match HostLock::take(folder, &self.config.node.name) {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "node.state_dir cannot be used: after a crash, tasks wait for the lease to run out");
+                None
+            }
+        }
     }
 }

@@ -22,8 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What one pass of a loop tells its wrapper.
 #[derive(Debug, Clone, Copy)]
 pub enum Pass {
-    /// It found work: pass again at once.
-    Worked,
+    /// It found so much work: pass again at once.
+    Worked(usize),
     /// Nothing (more) to do: wait for the bell, at most this long.
     Idle(Duration),
 }
@@ -136,9 +136,9 @@ async fn run_loop<L: Loop>(mut looped: L, bell: Bell, stop: CancellationToken, h
             Ok(Ok(pass)) => {
                 pause = FIRST_PAUSE;
                 match pass {
-                    Pass::Worked => {
+                    Pass::Worked(found) => {
                         health.passed(L::NAME, Duration::ZERO);
-                        bell.stir();
+                        bell.stir(found);
                     }
                     Pass::Idle(longest) => {
                         health.passed(L::NAME, longest);

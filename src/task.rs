@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 pub mod attempt;
 pub mod completer;
+pub mod cursor;
 pub mod dispatcher;
+pub mod host;
 pub mod node;
 pub mod pruner;
 pub mod rescuer;
@@ -16,9 +19,9 @@ pub mod running;
 pub mod store;
 
 /// Without a heartbeat for this long, the others take the tasks of a node over.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub const LEASE: Duration = Duration::from_secs(11);
 /// A node that could not renew for this long stops its own work: well before the others may start it again.
-const GIVE_UP: Duration = Duration::from_secs(10);
+const GIVE_UP: Duration = Duration::from_secs(8);
 
 /// Which kind of effect a definition's tasks have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,14 @@ pub enum ExecutorKind {
     Exec,
     /// A Rust handler.
     Native,
+    /// A request by a connection.
+    Http,
+    /// A mail by a connection.
+    Smtp,
+    /// A message by a connection.
+    Kafka,
+    /// Whatever foreign workers do; no daemon claims it.
+    External,
 }
 
 impl ExecutorKind {
@@ -38,6 +49,10 @@ impl ExecutorKind {
             "sql" => Some(Self::Sql),
             "exec" => Some(Self::Exec),
             "native" => Some(Self::Native),
+            "http" => Some(Self::Http),
+            "smtp" => Some(Self::Smtp),
+            "kafka" => Some(Self::Kafka),
+            "external" => Some(Self::External),
             _ => None,
         }
     }
@@ -56,8 +71,16 @@ pub struct ClaimedTask {
     pub definition: String,
     /// What it is about.
     pub payload: Value,
+    /// The queue it waited in.
+    pub queue: String,
+    /// Its priority: smaller is sooner.
+    pub priority: i16,
+    /// When it was due.
+    pub run_at: DateTime<Utc>,
     /// What made it, if not a plain insert.
     pub cause: Option<Value>,
+    /// Whether the claim found a free place for it, so that it starts at once.
+    pub begun: bool,
     /// Which executor performs it.
     pub executor: ExecutorKind,
     /// The definition's effect.
@@ -66,8 +89,34 @@ pub struct ClaimedTask {
     pub planned: bool,
     /// Whether a settle function runs when the attempt ends.
     pub settled: bool,
+    /// Up to so many tasks of its definition may share a transaction (sql).
+    pub sql_batch: usize,
     /// Limit of one attempt, in milliseconds.
     pub timeout_ms: u64,
+}
+
+#[cfg(test)]
+impl ClaimedTask {
+    pub(crate) fn example() -> Self {
+        Self {
+            id: 1,
+            attempt: 1,
+            node: 1,
+            definition: "d".into(),
+            payload: Value::Null,
+            queue: "default".into(),
+            priority: 100,
+            run_at: DateTime::UNIX_EPOCH,
+            cause: None,
+            begun: true,
+            executor: ExecutorKind::Native,
+            effect: Value::Null,
+            planned: false,
+            settled: false,
+            sql_batch: 1,
+            timeout_ms: 1000,
+        }
+    }
 }
 
 /// How an attempt ended: the one word for endings. What it means for the task is decided in `rowbeat.end_attempt`.
@@ -111,26 +160,21 @@ impl Outcome {
 ///
 /// The lease is kept on this machine's monotonic clock, from before the heartbeat was sent: it ends here before it ends
 /// for the others.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Node {
-    inner: Arc<NodeState>,
-}
-
-struct NodeState {
-    id: AtomicI64,
-    renewed: Mutex<Option<Instant>>,
-}
-
-impl Default for Node {
-    fn default() -> Self {
-        Self { inner: Arc::new(NodeState { id: AtomicI64::new(0), renewed: Mutex::new(None) }) }
-    }
+    id: Arc<AtomicI64>,
+    renewed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Node {
     /// The incarnation.
     pub fn id(&self) -> i64 {
-        self.inner.id.load(Ordering::SeqCst)
+        self.id.load(Ordering::SeqCst)
+    }
+
+    /// The incarnation as it changes, for those who must not know more of a node; 0: not registered.
+    pub fn incarnation(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.id)
     }
 
     /// Whether it may start new work and keep what it has.
@@ -139,11 +183,11 @@ impl Node {
     }
 
     fn renewed(&self) -> Option<Instant> {
-        *self.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn renew(&self, id: i64, at: Option<Instant>) {
-        self.inner.id.store(id, Ordering::SeqCst);
-        *self.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        self.id.store(id, Ordering::SeqCst);
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 }

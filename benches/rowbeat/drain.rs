@@ -1,80 +1,80 @@
-//! Drain: how fast one daemon works off a backlog of no-op tasks.
+//! Drain: how fast one daemon works off a backlog of no-op tasks, beside the same statements without a daemon.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rowbeat::executor::native::Handlers;
-use serde_json::Value;
+use tokio_postgres::Client;
 
-use crate::server::{Server, session};
-use crate::{Figure, median};
+use crate::options::Options;
+use crate::pgbench;
+use crate::report::{Figure, progress};
+use crate::server::{Server, define_noop, fill, session, settle};
+use crate::tally::Tally;
 
-const TASKS: u64 = 200_000;
-const RUNS: usize = 3;
-
-pub async fn measure(server: &Server) -> Vec<Figure> {
+pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (keep, case) in
-        [("none", "200,000 no-op tasks, nothing kept"), ("all", "200,000 no-op tasks, finished rows kept")]
-    {
-        let mut rates = Vec::new();
-        for _ in 0..RUNS {
-            rates.push(drain(server, keep).await);
+    for (keep, what) in [("none", "nothing kept"), ("all", "finished tasks kept")] {
+        let (mut started, mut recorded, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        for run in 1..=options.runs {
+            progress(&format!("drain, {what}, run {run}: daemon"));
+            let client = backlog(server, keep, options.tasks).await;
+            let drained = by_daemon(server, &client, options.tasks).await;
+            started.push(drained.started);
+            recorded.push(drained.recorded);
+            progress(&format!("drain, {what}, run {run}: SQL alone"));
+            let client = backlog(server, keep, options.tasks).await;
+            let rate = pgbench::drain(server, "drain", options.tasks).await;
+            // What was changed while it was claimed is missed once: a few may be left.
+            let left = left(&client, "noop").await;
+            alone.push(rate * (options.tasks - left) as f64 / options.tasks as f64);
         }
-        figures.push(Figure {
-            measure: "drain",
-            case: case.to_owned(),
-            value: median(rates),
-            unit: "tasks/s",
-        });
+        let case = format!("{} tasks, {what}", options.tasks);
+        figures.push(Figure::new(format!("{case}: started"), "tasks/s", started).to(
+            "SQL alone",
+            &alone,
+            None,
+        ));
+        figures.push(Figure::new(format!("{case}: recorded"), "tasks/s", recorded).to(
+            "SQL alone",
+            &alone,
+            None,
+        ));
+        figures.push(Figure::new(format!("{case}: SQL alone"), "tasks/s", alone));
     }
     figures
 }
 
-/// Handler starts per second, first to last; waits until every ending is on record.
-async fn drain(server: &Server, keep: &str) -> f64 {
-    let connector = server.database("drain").await;
-    let client = session(&connector).await;
+/// A fresh database `drain` with so many waiting no-op tasks.
+pub async fn backlog(server: &Server, keep: &str, tasks: u64) -> Client {
+    let client = session(&server.database("drain").await).await;
+    define_noop(&client, keep).await;
+    fill(&client, "noop", tasks).await;
+    settle(&client).await;
     client
-        .batch_execute(&format!(
-            "insert into rowbeat.task_definition (name, executor, keep) values ('noop', 'native', '{keep}');
-             insert into rowbeat.task (definition, payload) select 'noop', jsonb_build_object('i', g) from generate_series(1, {TASKS}) g"
-        ))
-        .await
-        .unwrap();
-    client.batch_execute("vacuum analyze rowbeat.task").await.unwrap();
-    client.batch_execute("checkpoint").await.unwrap();
-    let (count, first, last) =
-        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
-    let begun = Instant::now();
-    let handlers = Handlers::new().with("noop", {
-        let (count, first, last) = (Arc::clone(&count), Arc::clone(&first), Arc::clone(&last));
-        move |_| {
-            let now = u64::try_from(begun.elapsed().as_micros()).unwrap();
-            count.fetch_add(1, Ordering::Relaxed);
-            first.fetch_min(now, Ordering::Relaxed);
-            last.fetch_max(now, Ordering::Relaxed);
-            async { Ok(Value::Null) }
-        }
-    });
-    let daemon = server.daemon("drain", handlers, "").await;
-    while count.load(Ordering::Relaxed) < TASKS {
-        assert!(
-            begun.elapsed() < Duration::from_secs(300),
-            "only {} tasks in 300 s",
-            count.load(Ordering::Relaxed)
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+/// Tasks per second: handler starts, first to last; and from the first start until all endings are on record.
+pub struct Drained {
+    pub started: f64,
+    pub recorded: f64,
+}
+
+/// A daemon works off what waits in `drain`.
+pub async fn by_daemon(server: &Server, client: &Client, tasks: u64) -> Drained {
+    let tally = Tally::new(tasks);
+    let daemon = server.daemon("drain", tally.handlers(), "").await;
+    tally.reached().await;
+    while left(client, "noop").await > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    loop {
-        let left: i64 = client.query_one("select count(*) from rowbeat.task", &[]).await.unwrap().get(0);
-        if left == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let drained = Drained { started: tally.rate(), recorded: tally.rate_until_now() };
     daemon.stop().await;
-    let micros = last.load(Ordering::Relaxed) - first.load(Ordering::Relaxed);
-    TASKS as f64 / (micros as f64 / 1e6)
+    assert_eq!(tally.count(), tasks, "each task is started once");
+    drained
+}
+
+/// Tasks of a definition that have not ended.
+pub async fn left(client: &Client, definition: &str) -> u64 {
+    let count = "select count(*) from rowbeat.task t where t.definition = $1";
+    let left: i64 = client.query_one(count, &[&definition]).await.unwrap().get(0);
+    u64::try_from(left).unwrap()
 }

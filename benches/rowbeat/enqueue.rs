@@ -1,78 +1,83 @@
-//! Enqueue: tasks one by one, in bulk and by COPY, beside bare inserts into a table of the same columns and indexes.
+//! Enqueue: tasks one by one, in bulk and by COPY, beside the same into a table of the same columns and indexes.
 
+use std::io::Cursor;
+use std::pin::pin;
 use std::time::Instant;
 
+use futures_util::SinkExt;
 use tokio_postgres::Client;
 
-use crate::server::{Server, session};
-use crate::{Figure, median};
+use crate::options::Options;
+use crate::report::{Figure, progress};
+use crate::server::{PAYLOAD, Server, define_noop, like_table, session};
 
-const SINGLE: u32 = 2_000;
-const BULK: u32 = 50_000;
+/// How tasks are enqueued.
+#[derive(Clone, Copy)]
+enum Way {
+    Single,
+    Bulk,
+    Copy,
+}
 
-const BARE: &str = "create table public.bare (like rowbeat.task including all);
-    alter table public.bare alter queue set default 'default', alter priority set default 100, alter run_at set default now(),
-        alter max_attempts set default 5, alter created_at set default now()";
-
-pub async fn measure(server: &Server) -> Vec<Figure> {
-    let connector = server.database("enqueue").await;
-    let client = session(&connector).await;
-    client
-        .batch_execute("insert into rowbeat.task_definition (name, executor) values ('noop', 'native')")
-        .await
-        .unwrap();
-    client.batch_execute(BARE).await.unwrap();
+pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
+    let client = session(&server.database("enqueue").await).await;
+    define_noop(&client, "all").await;
+    like_table(&client, "bare").await;
     let mut figures = Vec::new();
-    for (case, table) in [("one by one", "rowbeat.task"), ("one by one, bare table", "public.bare")] {
-        let mut rates = Vec::new();
-        for _ in 0..3 {
-            rates.push(single(&client, table).await);
+    let ways = [
+        (Way::Single, "one by one", options.tasks / 100),
+        (Way::Bulk, "in one statement", options.tasks / 4),
+        (Way::Copy, "by COPY", options.tasks / 4),
+    ];
+    for (way, name, tasks) in ways {
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for run in 1..=options.runs {
+            for (table, rates) in [("rowbeat.task", &mut ours), ("public.bare", &mut bare)] {
+                progress(&format!("enqueue, run {run}: {name}, {table}"));
+                client.batch_execute(&format!("truncate {table}; checkpoint")).await.unwrap();
+                rates.push(enqueue(&client, table, way, tasks).await);
+            }
         }
-        figures.push(Figure {
-            measure: "enqueue",
-            case: case.to_owned(),
-            value: median(rates),
-            unit: "tasks/s",
-        });
-    }
-    for (case, table) in
-        [("50,000 in one statement", "rowbeat.task"), ("50,000 in one statement, bare table", "public.bare")]
-    {
-        let mut rates = Vec::new();
-        for _ in 0..3 {
-            rates.push(bulk(&client, table).await);
-        }
-        figures.push(Figure {
-            measure: "enqueue",
-            case: case.to_owned(),
-            value: median(rates),
-            unit: "tasks/s",
-        });
+        figures.push(Figure::new(format!("{tasks} {name}"), "tasks/s", ours).to("bare table", &bare, None));
+        figures.push(Figure::new(format!("{tasks} {name}, bare table"), "rows/s", bare));
     }
     figures
 }
 
-async fn single(client: &Client, table: &str) -> f64 {
-    let insert = client
-        .prepare(&format!(
-            "insert into {table} (definition, payload) values ('noop', jsonb_build_object('i', 1))"
-        ))
-        .await
-        .unwrap();
+/// Tasks per second.
+async fn enqueue(client: &Client, table: &str, way: Way, tasks: u64) -> f64 {
     let begun = Instant::now();
-    for _ in 0..SINGLE {
-        client.execute(&insert, &[]).await.unwrap();
+    match way {
+        Way::Single => single(client, table, tasks).await,
+        Way::Bulk => {
+            let insert = format!(
+                "insert into {table} (definition, payload) select 'noop', {PAYLOAD} from generate_series(1, {tasks}) g"
+            );
+            client.batch_execute(&insert).await.unwrap();
+        }
+        Way::Copy => copy(client, table, tasks).await,
     }
-    f64::from(SINGLE) / begun.elapsed().as_secs_f64()
+    tasks as f64 / begun.elapsed().as_secs_f64()
 }
 
-async fn bulk(client: &Client, table: &str) -> f64 {
-    let begun = Instant::now();
-    client
-        .batch_execute(&format!(
-            "insert into {table} (definition, payload) select 'noop', jsonb_build_object('i', g) from generate_series(1, {BULK}) g"
-        ))
-        .await
-        .unwrap();
-    f64::from(BULK) / begun.elapsed().as_secs_f64()
+async fn single(client: &Client, table: &str, tasks: u64) {
+    let insert = format!(
+        "insert into {table} (definition, payload) select 'noop', {PAYLOAD} from (select $1::bigint) i (g)"
+    );
+    let insert = client.prepare(&insert).await.unwrap();
+    for i in 0..tasks {
+        client.execute(&insert, &[&i64::try_from(i).unwrap()]).await.unwrap();
+    }
+}
+
+async fn copy(client: &Client, table: &str, tasks: u64) {
+    let statement = format!("copy {table} (definition, payload) from stdin");
+    let mut sink = pin!(client.copy_in::<_, Cursor<String>>(&statement).await.unwrap());
+    for from in (0..tasks).step_by(1_000) {
+        let lines = (from..tasks.min(from + 1_000)).map(|i| {
+            format!("noop\t{{\"i\": {i}, \"t\": 0, \"s\": \"0123456789abcdef0123456789abcdef\"}}\n")
+        });
+        sink.send(Cursor::new(lines.collect())).await.unwrap();
+    }
+    sink.finish().await.unwrap();
 }

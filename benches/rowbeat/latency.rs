@@ -1,62 +1,55 @@
-//! Latency: from just before the enqueueing statement to the start of the handler, at a steady rate and on an idle daemon.
+//! Latency: from just before the enqueueing statement to the start of the handler, beside the statement alone (its commit).
 
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rowbeat::executor::native::Handlers;
-use serde_json::{Value, json};
+use crate::options::Options;
+use crate::report::{Figure, percentile, progress};
+use crate::server::{Server, define_noop, session};
+use crate::tally::{Waits, prepare_insert};
 
-use crate::server::{Server, session};
-use crate::{Figure, percentile};
+const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
 
-pub async fn measure(server: &Server) -> Vec<Figure> {
+pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
+    let length = Duration::from_secs(options.secs(20));
     let mut figures = Vec::new();
-    for (case, pause, seconds) in
-        [("200 tasks/s", Duration::from_millis(5), 20), ("idle, 4 tasks/s", Duration::from_millis(250), 20)]
-    {
-        let mut waits = run(server, pause, Duration::from_secs(seconds)).await;
-        for (name, share) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
-            let value = percentile(&mut waits, share);
-            figures.push(Figure { measure: "latency", case: format!("{case}, {name}"), value, unit: "ms" });
+    for (case, pause) in [("200 tasks/s", 5), ("alone, 4 tasks/s", 250)] {
+        let mut waits: [Vec<f64>; 3] = Default::default();
+        let mut commits: [Vec<f64>; 3] = Default::default();
+        for run in 1..=options.runs {
+            progress(&format!("latency, run {run}: {case}"));
+            let (waited, committed) = enqueue(server, Duration::from_millis(pause), length).await;
+            for (at, (_, share)) in SHARES.iter().enumerate() {
+                waits[at].push(percentile(&waited, *share));
+                commits[at].push(percentile(&committed, *share));
+            }
+        }
+        for (((name, _), waits), commits) in SHARES.iter().zip(waits).zip(commits) {
+            figures.push(Figure::new(format!("{case}, {name}"), "ms", waits).to(
+                "the insert alone",
+                &commits,
+                None,
+            ));
         }
     }
     figures
 }
 
-async fn run(server: &Server, pause: Duration, length: Duration) -> Vec<f64> {
-    let connector = server.database("latency").await;
-    let client = session(&connector).await;
-    client
-        .batch_execute(
-            "insert into rowbeat.task_definition (name, executor, keep) values ('noop', 'native', 'none')",
-        )
-        .await
-        .unwrap();
-    let begun = Instant::now();
-    let waits = Arc::new(Mutex::new(Vec::new()));
-    let handlers = Handlers::new().with("noop", {
-        let waits = Arc::clone(&waits);
-        move |effect| {
-            let sent = effect.task.payload["t"].as_f64().unwrap();
-            waits.lock().unwrap().push(begun.elapsed().as_secs_f64() * 1000.0 - sent);
-            async { Ok(Value::Null) }
-        }
-    });
-    let daemon = server.daemon("latency", handlers, "").await;
-    let insert =
-        client.prepare("insert into rowbeat.task (definition, payload) values ('noop', $1)").await.unwrap();
+/// How long each task waited, and how long its insert alone took.
+async fn enqueue(server: &Server, pause: Duration, length: Duration) -> (Vec<f64>, Vec<f64>) {
+    let client = session(&server.database("latency").await).await;
+    define_noop(&client, "none").await;
+    let waits = Waits::new();
+    let daemon = server.daemon("latency", waits.handlers(), "").await;
+    let insert = prepare_insert(&client).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut ticks = tokio::time::interval(pause);
     let until = Instant::now() + length;
-    let mut sent = 0;
+    let mut commits = Vec::new();
     while Instant::now() < until {
         ticks.tick().await;
-        client.execute(&insert, &[&json!({ "t": begun.elapsed().as_secs_f64() * 1000.0 })]).await.unwrap();
-        sent += 1;
+        commits.push(waits.enqueue(&client, &insert).await);
     }
-    while waits.lock().unwrap().len() < sent {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let waited = waits.all(commits.len()).await;
     daemon.stop().await;
-    std::mem::take(&mut waits.lock().unwrap())
+    (waited, commits)
 }

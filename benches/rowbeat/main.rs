@@ -1,7 +1,7 @@
-//! The benchmark program: `cargo bench --bench rowbeat [-- MEASURE …] [--json]`.
+//! The benchmark program: `cargo bench --bench rowbeat [-- MEASURE …] [--runs N] [--json]`.
 //!
-//! It starts a private Postgres (fsync on), runs each measure against a daemon in this process, and prints a table. Machines
-//! are shared and noisy: compare only figures of one run, and read them as ratios.
+//! It starts a private Postgres (fsync on), takes each measure against a daemon, and prints a table. Machines are shared
+//! and noisy: compare only figures of one run, and read them as ratios. What they mean is in `benches/README.md`.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,68 +10,55 @@
     reason = "a program for developers"
 )]
 #![allow(clippy::disallowed_methods, reason = "no loop of the daemon")]
-#![allow(unreachable_pub, reason = "a program has no outside")]
+#![allow(missing_docs, unreachable_pub, reason = "a program has no outside")]
 
+mod ahead;
 mod drain;
 mod enqueue;
+mod idle;
 mod latency;
+mod live;
+mod options;
+mod pgbench;
+mod report;
 mod server;
+mod snapshot;
+mod sql;
+mod tally;
+mod waiting;
+mod writers;
 
-use serde_json::{Value, json};
+use clap::{Parser, ValueEnum};
 
-/// One figure: what, how much, in which unit, and how it relates to its yardstick.
-pub struct Figure {
-    /// Name of the measure.
-    pub measure: &'static str,
-    /// What exactly was measured.
-    pub case: String,
-    /// The median.
-    pub value: f64,
-    /// Its unit.
-    pub unit: &'static str,
-}
+use options::{Measure, Options};
 
 #[tokio::main]
 async fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let json = arguments.iter().any(|argument| argument == "--json");
-    let wanted: Vec<&str> =
-        arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with("--")).collect();
-    let wants = |name: &str| wanted.is_empty() || wanted.contains(&name);
+    let options = Options::parse();
     let server = server::Server::start().await;
     let mut figures = Vec::new();
-    if wants("enqueue") {
-        figures.extend(enqueue::measure(&server).await);
+    for measure in Measure::value_variants().iter().filter(|measure| options.wants(**measure)) {
+        let taken = match measure {
+            Measure::Enqueue => enqueue::measure(&server, &options).await,
+            Measure::Writers => writers::measure(&server, &options).await,
+            Measure::Latency => latency::measure(&server, &options).await,
+            Measure::Idle => idle::measure(&server, &options).await,
+            Measure::Drain => drain::measure(&server, &options).await,
+            Measure::Waiting => waiting::measure(&server, &options).await,
+            Measure::Ahead => ahead::measure(&server, &options).await,
+            Measure::Snapshot => snapshot::measure(&server, &options).await,
+            Measure::Live => live::measure(&server, &options).await,
+            Measure::Sql => sql::measure(&server, &options).await,
+        };
+        let name = measure.to_possible_value().unwrap().get_name().to_owned();
+        figures.extend(taken.into_iter().map(|figure| (name.clone(), figure)));
     }
-    if wants("latency") {
-        figures.extend(latency::measure(&server).await);
-    }
-    if wants("drain") {
-        figures.extend(drain::measure(&server).await);
-    }
+    let version = server.version().await;
     server.stop().await;
-    if json {
-        let list: Vec<Value> = figures
-            .iter()
-            .map(|f| json!({ "measure": f.measure, "case": f.case, "value": f.value, "unit": f.unit }))
-            .collect();
-        println!("{}", serde_json::to_string_pretty(&list).unwrap());
-        return;
+    report::progress("");
+    if options.json {
+        report::print_json(&options, &version, &figures);
+    } else {
+        report::print_table(&figures);
     }
-    println!("{:<10} {:<44} {:>14}", "measure", "case", "value");
-    for figure in &figures {
-        println!("{:<10} {:<44} {:>10.2} {}", figure.measure, figure.case, figure.value, figure.unit);
-    }
-}
-
-/// The value at a share of the sorted values.
-pub fn percentile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let index = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len());
-    values[index - 1]
-}
-
-/// The middle one of several runs.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    percentile(&mut values, 0.5)
 }

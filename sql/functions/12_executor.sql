@@ -21,27 +21,134 @@ begin
 end $$;
 comment on function rowbeat.resolve_function(text, text) is 'The function a definition names, with these argument types, or RB002.';
 
--- Promises: a sql task has run and is recorded, both in this transaction or neither: exactly once. Whoever lost the
---   claim meanwhile is refused in the end, and what its function did is rolled back.
+-- Promises: what a sql function makes of the task's payload, as JSON; null for a void one. The settings rowbeat.task_id, rowbeat.attempt
+--   and rowbeat.cause tell it whose task it runs. SQLSTATEs: whatever the function raises.
+create or replace function rowbeat.call_sql(p_function regprocedure, p_task rowbeat.task) returns jsonb
+language plpgsql volatile as $$
+declare
+    v_result  jsonb;
+begin
+    perform set_config('rowbeat.task_id', p_task.id::text, true), set_config('rowbeat.attempt', p_task.attempt::text, true),
+        set_config('rowbeat.cause', coalesce(p_task.cause::text, ''), true);
+    if (select p.prorettype = 'void'::regtype from pg_catalog.pg_proc p where p.oid = p_function) then
+        execute format('select %s($1)', p_function::regproc) using p_task.payload;
+    else
+        execute format('select to_jsonb(%s($1))', p_function::regproc) into v_result using p_task.payload;
+    end if;
+    return v_result;
+end $$;
+comment on function rowbeat.call_sql(regprocedure, rowbeat.task) is 'Calls a sql task''s function.';
+
+-- Promises: a sql task has run and is recorded as done, both in this transaction or neither: exactly once. Whoever lost the
+--   claim meanwhile is refused in the end, and what its function did is rolled back; also when its settle function raises, for then
+--   the function runs again.
 -- Called by: the sql executor, alone in its transaction. Locks: what the function locks, then the task row.
--- SQLSTATEs: RB002, RB003, and whatever the function raises.
+-- SQLSTATEs: RB002, RB003, P0001 for what settle raised, and whatever the function raises.
 create or replace function rowbeat.perform_sql(p_task_id bigint, p_attempt integer, p_node bigint) returns void
 language plpgsql volatile as $$
 declare
-    v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
-    v_function  regprocedure;
-    v_result    jsonb;
+    v_task     rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
+    v_result   jsonb;
+    v_message  text;
 begin
-    select rowbeat.resolve_function(d.function, '(jsonb)') into v_function
+    select rowbeat.call_sql(rowbeat.resolve_function(d.function, '(jsonb)'), v_task) into v_result
     from rowbeat.task_definition d where d.name = v_task.definition;
-    if (select p.prorettype = 'void'::regtype from pg_catalog.pg_proc p where p.oid = v_function) then
-        execute format('select %s($1)', v_function::regproc) using v_task.payload;
-    else
-        execute format('select to_jsonb(%s($1))', v_function::regproc) into v_result using v_task.payload;
+    if rowbeat.end_attempt(p_task_id, p_attempt, p_node, 'done', v_result) <> 'completed' then
+        select t.error ->> 'message' into v_message from rowbeat.tasks t where t.id = p_task_id;
+        raise exception '%', coalesce(v_message, 'settle: refused');
     end if;
-    perform rowbeat.end_attempt(p_task_id, p_attempt, p_node, 'done', v_result);
 end $$;
 comment on function rowbeat.perform_sql(bigint, integer, bigint) is 'Runs a sql task''s function and records it, in one transaction.';
+
+-- Promises: what perform_sql does, as one statement for the tasks of this definition that need nothing more: no settle function, no slots, no
+--   serial key. $1 task · $2 attempt · $3 node; gives how many it ended: 0 means that it did nothing, and perform_sql is asked. A
+--   third of the cost: it is planned once a session. Null: the function does not exist, or there is a settle function.
+-- Called by: every daemon, when it reads the definitions. SQLSTATEs of the statement: RB003, and whatever the function raises.
+create or replace function rowbeat.sql_statement(p_definition rowbeat.task_definition) returns text
+language plpgsql stable set search_path = '' as $$
+declare
+    v_function  regprocedure;
+    v_void      boolean;
+begin
+    if p_definition.executor <> 'sql' or p_definition.settle_function is not null then
+        return null;
+    end if;
+    v_function := rowbeat.resolve_function(p_definition.function, '(jsonb)');
+    select f.prorettype = 'void'::regtype into v_void from pg_catalog.pg_proc f where f.oid = v_function;
+    return format($statement$
+        with held as materialized (
+            select t.id, t.payload, set_config('rowbeat.task_id', t.id::text, true), set_config('rowbeat.attempt', t.attempt::text, true),
+                set_config('rowbeat.cause', coalesce(t.cause::text, ''), true)
+            from rowbeat.task t join rowbeat.task_definition d on d.name = t.definition
+            where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running' and not t.slots and t.serial_key is null
+                and d.function = %2$L and d.settle_function is null
+        ), called as materialized (
+            select h.id, %1$s(h.payload) as value from held h
+        ), done as (
+            delete from rowbeat.task t where t.id in (select c.id from called c)
+                and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running'
+            returning t.*
+        ), kept as (
+            insert into rowbeat.finished_task (slot, id, definition, payload, queue, priority, cause, state, outcome, result, attempt, failures,
+                max_attempts, timeout, unique_key, node, created_at, run_at, started_at, finished_at, expires_on, redacted)
+            select rowbeat.slot_of(n.today + d.keep_days), done.id, done.definition, case when d.redact then '{}' else done.payload end, done.queue,
+                done.priority, done.cause, 'completed', 'done', case when not d.redact then %3$s end, done.attempt, done.failures,
+                done.max_attempts, done.timeout, done.unique_key, done.claimed_by, done.created_at, done.run_at, done.claimed_at,
+                n.at, n.today + d.keep_days, d.redact
+            from done join called c on c.id = done.id join rowbeat.task_definition d on d.name = done.definition and d.keep = 'all'
+            cross join (select now_.at, (now_.at at time zone 'UTC')::date as today from (select rowbeat.now_() as at) now_) n
+        )
+        select d.n, case when h.n > d.n then rowbeat.refuse_stale($1, $2) end
+        from (select count(*) as n from done) d, (select count(*) as n from held) h$statement$,
+        v_function::regproc, p_definition.function, case when v_void then 'null::jsonb' else 'to_jsonb(c.value)' end);
+exception when sqlstate 'RB002' then
+    return null;
+end $$;
+comment on function rowbeat.sql_statement(rowbeat.task_definition) is 'The one statement that runs and records a plain sql task of a definition.';
+
+-- Promises: sql tasks of one definition have run, each in a savepoint of its own, and are recorded, all in this transaction: a failing
+--   one is rolled back and recorded alone. Returns those that were left out: somebody holds them, or their claim is gone.
+-- Called by: the sql executor, alone in its transaction. Locks: the task rows from the start, without waiting (so they cannot be
+--   cancelled meanwhile), then what the functions lock. SQLSTATEs: RB002.
+create or replace function rowbeat.perform_sql_batch(p_tasks bigint[], p_attempts integer[], p_node bigint) returns setof bigint
+language plpgsql volatile as $$
+declare
+    v_task      rowbeat.task;
+    v_function  regprocedure;
+    v_done      bigint[] := '{}';
+    v_attempts  integer[] := '{}';
+    v_results   jsonb[] := '{}';
+    v_result    jsonb;
+    v_held      bigint[];
+    v_sqlstate  text;
+    v_message   text;
+    v_detail    text;
+    v_hint      text;
+    v_context   text;
+begin
+    v_held := array(
+        select h.id from unnest(p_tasks, p_attempts) u (id, attempt) cross join lateral (
+            select t.id from rowbeat.task t
+            where t.id = u.id and t.attempt = u.attempt and t.claimed_by = p_node and t.state = 'running' for update skip locked
+        ) h);
+    for v_task in select t.* from unnest(v_held) with ordinality u (id, n) join rowbeat.task t on t.id = u.id order by u.n loop
+        begin
+            v_function := coalesce(v_function, (select rowbeat.resolve_function(d.function, '(jsonb)')
+                from rowbeat.task_definition d where d.name = v_task.definition));
+            v_result := rowbeat.call_sql(v_function, v_task);
+            v_done := v_done || v_task.id;
+            v_attempts := v_attempts || v_task.attempt;
+            v_results := v_results || v_result;
+        exception when others then
+            get stacked diagnostics v_sqlstate = returned_sqlstate, v_message = message_text, v_detail = pg_exception_detail,
+                v_hint = pg_exception_hint, v_context = pg_exception_context;
+            perform rowbeat.end_raised(v_task, v_sqlstate, v_message, v_detail, v_hint, v_context);
+        end;
+    end loop;
+    perform rowbeat.complete_tasks(v_done, v_attempts, array_fill(p_node, array[cardinality(v_done)]), v_results);
+    return query select u.id from unnest(p_tasks) u (id) where u.id <> all (v_held);
+end $$;
+comment on function rowbeat.perform_sql_batch(bigint[], integer[], bigint) is 'Runs and records sql tasks of one definition in one transaction.';
 
 -- Promises: the next effect of a planned task, or null. Locks nothing itself. SQLSTATEs: RB002, RB003.
 create or replace function rowbeat.call_plan(p_task_id bigint, p_attempt integer, p_node bigint) returns jsonb

@@ -24,7 +24,7 @@ comment on function rowbeat.empty_slot(text, integer) is 'Empties one slot of a 
 --   finished_task and attempt: rows expire on days from tomorrow to 30 days ahead, so today's slot and yesterday's hold
 --     nothing but expired ones.
 --   change: slots older than three days, once every consumer has read them.
---   node: those that ended a week ago. fire: those of 90 days ago, some at a time.
+--   node: those that ended a week ago. fire: those of 90 days ago, unique_hold: those that are over, some at a time.
 -- Called by: every daemon's pruner. Safe in any number of copies.
 create or replace function rowbeat.prune() returns integer
 language plpgsql volatile set search_path = '' as $$
@@ -48,8 +48,10 @@ begin
         v_emptied := v_emptied + rowbeat.empty_slot('change', v_slot)::integer;
     end loop;
     delete from rowbeat.node n
-    where coalesce(n.stopped_at, n.lost_at) < rowbeat.now_() - interval '7 days'
+    where coalesce(n.stopped_at, n.lost_at, case n.kind when 'worker' then n.heartbeat_at end) < rowbeat.now_() - interval '7 days'
         and not exists (select from rowbeat.task t where t.claimed_by = n.id);
+    delete from rowbeat.unique_hold h where (h.definition, h.unique_key) in (
+        select o.definition, o.unique_key from rowbeat.unique_hold o where o.held_until < rowbeat.now_() limit 10000);
     delete from rowbeat.fire f where (f.schedule, f.nominal_at) in (
         select o.schedule, o.nominal_at from rowbeat.fire o where o.fired_at < rowbeat.now_() - interval '90 days' limit 10000);
     return v_emptied;

@@ -10,20 +10,38 @@ select t.id, t.definition,
     end as state,
     null::text as outcome, t.queue, t.priority, t.payload, null::jsonb as result, t.last_error as error,
     t.attempt, t.failures, t.max_attempts, t.cause, t.created_at, t.run_at,
-    case when t.attempt > 0 then t.claimed_at end as started_at, null::timestamptz as finished_at, t.claimed_by as node
+    case when t.attempt > 0 then t.claimed_at end as started_at, null::timestamptz as finished_at, t.claimed_by as node,
+    t.unique_key, t.serial_key, t.parked
 from rowbeat.task t
 union all
 select f.id, f.definition, f.state, f.outcome, f.queue, f.priority, f.payload, f.result, f.error,
-    f.attempt, f.failures, f.max_attempts, f.cause, f.created_at, f.run_at, f.started_at, f.finished_at, f.node
+    f.attempt, f.failures, f.max_attempts, f.cause, f.created_at, f.run_at, f.started_at, f.finished_at, f.node,
+    f.unique_key, f.serial_key, null
 from rowbeat.finished_task f;
 comment on view rowbeat.tasks is 'All tasks, live and finished, with the state people mean: scheduled, available, running, retryable, completed, failed, cancelled.';
 
 create or replace view rowbeat.queues as
-select t.queue, count(*) filter (where t.state = 'waiting') as waiting, count(*) filter (where t.state = 'running') as running,
-    count(*) filter (where t.state = 'waiting' and t.run_at <= (select rowbeat.now_())) as available,
-    min(t.run_at) filter (where t.state = 'waiting') as next_run_at
-from rowbeat.task t group by t.queue;
-comment on view rowbeat.queues is 'Live tasks by queue: waiting (available are those of them that are due) and running.';
+select coalesce(t.queue, q.name) as queue, coalesce(t.waiting, 0) as waiting, coalesce(t.running, 0) as running,
+    coalesce(t.available, 0) as available, t.next_run_at, q.concurrency, q.paused_at
+from (
+    select l.queue, count(*) filter (where l.state = 'waiting') as waiting, count(*) filter (where l.state = 'running') as running,
+        count(*) filter (where l.state = 'waiting' and l.run_at <= (select rowbeat.now_())) as available,
+        min(l.run_at) filter (where l.state = 'waiting') as next_run_at
+    from rowbeat.task l group by l.queue
+) t full join rowbeat.queue q on q.name = t.queue;
+comment on view rowbeat.queues is 'Queues with live tasks, a limit or a pause: waiting (available are those of them that are due) and running tasks.';
+
+create or replace view rowbeat.slow as
+select r.id, r.definition, r.state, r.finished_at - r.started_at as took, r.started_at - r.run_at as waited, r.started_at, r.node
+from (
+    select t.id, t.definition, t.state, t.claimed_at as started_at, t.run_at, rowbeat.now_() as finished_at, t.claimed_by as node
+    from rowbeat.task t where t.state = 'running'
+    union all
+    select f.id, f.definition, f.state, f.started_at, f.run_at, f.finished_at, f.node
+    from rowbeat.finished_task f where f.finished_at > (select rowbeat.now_()) - interval '1 day' and f.started_at is not null
+) r
+order by took desc;
+comment on view rowbeat.slow is 'Running tasks and those that ended within a day, the longest first: how long the last attempt took and how long it had waited when it was due.';
 
 create or replace view rowbeat.failures as
 select f.id, f.definition, f.error ->> 'message' as message, f.error, f.outcome, f.failures, f.payload, f.finished_at
@@ -52,9 +70,15 @@ select n.id, n.name, n.version, n.process_id, n.started_at, n.heartbeat_at,
         when n.heartbeat_at < rowbeat.now_() - n.lease then 'silent'
         else 'alive'
     end as state,
-    (select count(*) from rowbeat.task t where t.claimed_by = n.id) as running
-from rowbeat.node n;
-comment on view rowbeat.nodes is 'Daemons, alive and gone.';
+    (select count(*) from rowbeat.task t where t.claimed_by = n.id) as running, n.queues, n.lacks, n.rate
+from rowbeat.node n
+where n.kind = 'node'
+union all
+select w.id, w.name, w.version, w.process_id, w.started_at, w.heartbeat_at, 'worker',
+    (select count(*) from rowbeat.task t where t.claimed_by = w.id), w.queues, w.lacks, w.rate
+from rowbeat.node w
+where w.kind = 'worker';
+comment on view rowbeat.nodes is 'Daemons, alive and gone, and foreign workers by the names they give.';
 
 -- The whole status in one document; bounded work: counts of live tasks and of the last hour's ended ones, not of history.
 create or replace function rowbeat.status() returns jsonb

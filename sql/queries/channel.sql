@@ -1,10 +1,11 @@
 -- name: take_duty
--- Whether this session is now (or still) the one on duty for the channels.
-select exists (select from pg_locks l where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.classid = 1919907682
-        and l.objid = 3 and l.granted) or pg_try_advisory_lock(1919907682, 3)
-
--- name: list
-select c.name from rowbeat.channel c where c.enabled order by c.name
+-- The channels to listen to, if this session is now (or still) the one on duty for them; null: another one is, or the database is
+-- an unconfirmed copy.
+select array(select c.name from rowbeat.channel c where c.enabled order by c.name) as channels
+where rowbeat.is_home() and (
+    exists (select from pg_locks l where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.classid = 1919907682
+        and l.objid = 3 and l.granted)
+    or pg_try_advisory_lock(1919907682, 3))
 
 -- name: enqueue_heard
 -- $1 channels · $2 payloads · $3 pids, in the order heard. Returns how many tasks were made.

@@ -1,13 +1,18 @@
 -- name: register
--- $1 name · $2 version · $3 process id · $4 lease, milliseconds
-insert into rowbeat.node (name, version, process_id, started_at, heartbeat_at, lease)
-select $1, $2, $3, n.now, n.now, $4::bigint * interval '1 millisecond' from (select rowbeat.now_() as now) n
-returning id
+-- $1 name · $2 version · $3 process id · $4 lease, milliseconds · $5 what its locked file says, or null · $6 its queues
+select rowbeat.register_node($1, $2, $3, $4::bigint * interval '1 millisecond', $5, $6) as id
+
+-- name: take_over
+-- $1 node · $2 what its locked file says
+select rowbeat.take_over($1, $2) as rescued
 
 -- name: heartbeat
--- $1 node. Returns a row while the others still count on it, and whether the server accepts writes.
-update rowbeat.node n set heartbeat_at = rowbeat.now_() where n.id = $1 and n.lost_at is null and n.stopped_at is null
-returning n.id
+-- $1 node · $2 definitions it cannot perform · $3 tasks it ended per second. A row while the others still count on it.
+select b.lost, b.isolated from rowbeat.beat($1, $2, $3) b
+
+-- name: present
+-- The session lock that shows the node connected. $1 node
+select pg_try_advisory_lock_shared(1919907683, $1::bigint::integer)
 
 -- name: stop
 -- $1 node

@@ -1,82 +1,40 @@
 -- name: claim
--- $1 node · $2 how many · $3 queues ({*}: all) · $4 definitions this node cannot perform
--- Lanes (queue, priority) are found by a loose scan of the claim index, then each is read in order of run_at. The rows are
--- taken by ctid: an InitPlan and a TID scan under any plan. A row that changed between snapshot and lock is missed once.
-with recursive lane as (
-    (select t.queue, t.priority from rowbeat.task t where t.parked is null order by t.queue, t.priority limit 1)
-    union all
-    select n.queue, n.priority from lane l cross join lateral (
-        select t.queue, t.priority from rowbeat.task t
-        where t.parked is null and (t.queue, t.priority) > (l.queue, l.priority)
-        order by t.queue, t.priority limit 1
-    ) n
-)
-update rowbeat.task t
-set state = 'running', attempt = t.attempt + 1, claimed_by = $1, claimed_at = rowbeat.now_(),
-    unique_key = case when d.unique_until = 'finish' then t.unique_key end
-from rowbeat.task_definition d
-where d.name = t.definition and t.ctid = any (array(
-    select due.tid
-    from (select l.queue, l.priority from lane l where $3::text[] = '{*}' or l.queue = any ($3) order by l.priority, l.queue) l
-    cross join lateral (
-        select c.ctid as tid from rowbeat.task c
-        where c.queue = l.queue and c.priority = l.priority and c.parked is null and c.state = 'waiting'
-            and c.run_at <= (select rowbeat.now_()) and c.definition <> all ($4::text[])
-        order by c.run_at, c.id limit $2 for update skip locked
-    ) due
-    limit $2
-))
-returning t.id, t.attempt, t.definition, t.payload, t.priority, t.run_at, t.cause, d.executor, d.effect,
-    d.plan_function is not null as planned, d.settle_function is not null as settled,
+-- $1 node · $2 how many · $3 how many of them start at once · $4 queues ({*}: all) · $5 definitions this node cannot perform
+-- $6 to $10: where to look, a lane each: queue, priority, definition, run_at and id to begin after; null: everywhere
+-- $11 begin this many milliseconds before now at the latest
+select t.id, t.attempt, t.definition, t.payload, t.queue, t.priority, t.run_at, t.cause, t.begun, d.executor,
+    nullif(d.effect, '{}') as effect, d.plan_function is not null as planned, d.settle_function is not null as settled, d.sql_batch,
     (extract(epoch from coalesce(t.timeout, d.timeout)) * 1000)::bigint as timeout_ms
+from rowbeat.claim_tasks($1, $2, $3, $4, $5, case when $6::text[] is not null then array(
+    select row(l.queue, l.priority, l.definition, least(l.run_at, trail.at), case when l.run_at <= trail.at then l.id else 0 end, null)::rowbeat.lane
+    from unnest($6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::bigint[]) l (queue, priority, definition, run_at, id),
+        (select rowbeat.now_() - $11::bigint * interval '1 millisecond' as at) trail) end) t
+join rowbeat.task_definition d on d.name = t.definition
+
+-- name: claim_isolated
+-- Claims a task that two nodes in a row died with, for a node that has nothing else in hand. $1 node · $2, $3 as $4, $5 of claim
+select t.id, t.attempt, t.definition, t.payload, t.queue, t.priority, t.run_at, t.cause, t.begun, d.executor,
+    nullif(d.effect, '{}') as effect, d.plan_function is not null as planned, d.settle_function is not null as settled, d.sql_batch,
+    (extract(epoch from coalesce(t.timeout, d.timeout)) * 1000)::bigint as timeout_ms
+from rowbeat.claim_isolated($1, $2, $3) t
+join rowbeat.task_definition d on d.name = t.definition
 
 -- name: next_due
--- When the next waiting task of these queues is due, as milliseconds from now; null: none. $1 queues · $2 as in claim.
-with recursive lane as (
-    (select t.queue, t.priority from rowbeat.task t where t.parked is null order by t.queue, t.priority limit 1)
-    union all
-    select n.queue, n.priority from lane l cross join lateral (
-        select t.queue, t.priority from rowbeat.task t
-        where t.parked is null and (t.queue, t.priority) > (l.queue, l.priority)
-        order by t.queue, t.priority limit 1
-    ) n
-)
-select (extract(epoch from min(due.run_at) - rowbeat.now_()) * 1000)::bigint as in_ms
-from lane l
-cross join lateral (
-    select c.run_at from rowbeat.task c
-    where c.queue = l.queue and c.priority = l.priority and c.parked is null and c.state = 'waiting' and c.definition <> all ($2::text[])
-    order by c.run_at limit 1
-) due
-where $1::text[] = '{*}' or l.queue = any ($1)
+-- When to look for work again, in milliseconds from now; null: nothing is to come. $1 queues · $2 definitions this node cannot perform
+select rowbeat.next_due($1, $2) as in_ms
 
 -- name: complete
--- Ends done attempts without a settle function, a batch at a time. $1 ids · $2 attempts · $3 nodes · $4 results.
--- Returns the ids it has ended; one that is missing was changed at that very moment, or has lost its claim. By ctid, like the
--- claim: a join would be planned as a hash over the whole table.
-with c as materialized (
-    select * from unnest($1::bigint[], $2::integer[], $3::bigint[], $4::jsonb[]) as u (id, attempt, node, result)
-), done as (
-    delete from rowbeat.task t where t.ctid = any (array(
-        select held.tid from c cross join lateral (
-            select s.ctid as tid from rowbeat.task s
-            where s.id = c.id and s.attempt = c.attempt and s.claimed_by = c.node and s.state = 'running'
-            for update
-        ) held
-    ))
-    returning t.*
-), kept as (
-    insert into rowbeat.finished_task (slot, id, definition, payload, queue, priority, cause, state, outcome, result, attempt,
-        failures, max_attempts, timeout, unique_key, node, created_at, run_at, started_at, finished_at, expires_on)
-    select rowbeat.slot_of(n.today + d.keep_days), done.id, done.definition, done.payload, done.queue, done.priority,
-        done.cause, 'completed', 'done', c.result, done.attempt, done.failures, done.max_attempts, done.timeout,
-        done.unique_key, done.claimed_by, done.created_at, done.run_at, done.claimed_at, n.at, n.today + d.keep_days
-    from done
-    join c on c.id = done.id
-    join rowbeat.task_definition d on d.name = done.definition and d.keep = 'all'
-    cross join (select now_.at, (now_.at at time zone 'UTC')::date as today from (select rowbeat.now_() as at) now_) n
-)
-select id from done
+-- Ends done attempts, a batch at a time. $1 ids · $2 attempts · $3 nodes · $4 results. The ids it has ended.
+select c.id from rowbeat.complete_tasks($1, $2, $3, $4) c (id)
+
+-- name: perform_sql_batch
+-- $1 ids · $2 attempts · $3 node. The ids it left out.
+select b.id from rowbeat.perform_sql_batch($1, $2, $3) b (id)
+
+-- name: still_held
+-- Which of these attempts still hold their claim. $1 ids · $2 attempts · $3 nodes
+select t.id from unnest($1::bigint[], $2::integer[], $3::bigint[]) as u (id, attempt, node)
+cross join lateral (select h.id from rowbeat.task h where h.id = u.id and h.attempt = u.attempt and h.claimed_by = u.node) t
 
 -- name: end_attempt
 -- $1 id · $2 attempt · $3 node · $4 outcome · $5 result · $6 error · $7 retry after, milliseconds (null: by policy)
@@ -115,13 +73,25 @@ select rowbeat.prune()
 select t.id, rowbeat.end_attempt(t.id, t.attempt, $1, 'interrupted') from rowbeat.task t
 where t.claimed_by = $1 and t.state = 'running' and t.id <> all ($2::bigint[])
 
+-- name: check_features
+select rowbeat.check_features() as changed
+
+-- name: release_orphans
+select rowbeat.release_orphans() + rowbeat.rescue_forgotten() as released
+
 -- name: foreign_definitions
--- Definitions whose tasks a node can only perform when it has what they name: handlers and programs.
-select d.name, d.executor, d.effect ->> 'program' as program from rowbeat.task_definition d where d.executor <> 'sql'
+-- Definitions whose tasks a node can only perform when it has what they name: handlers, programs and connections.
+select d.name, d.executor, d.effect ->> case d.executor when 'exec' then 'program' else 'connection' end as named
+from rowbeat.task_definition d where d.executor <> 'sql'
+
+-- name: sql_statements
+-- The statements of plain sql definitions.
+select d.name, s.statement from rowbeat.task_definition d cross join lateral rowbeat.sql_statement(d) s (statement)
+where d.executor = 'sql' and s.statement is not null
 
 -- name: enqueue
--- $1 definition · $2 payload · $3 run at · $4 queue · $5 priority · $6 max attempts · $7 unique key
-select rowbeat.enqueue($1, $2, $3, $4, $5, $6, null, $7)
+-- $1 definition · $2 payload · $3 run at · $4 queue · $5 priority · $6 max attempts · $7 unique key · $8 serial key
+select rowbeat.enqueue($1, $2, $3, $4, $5, $6, null, $7, p_serial_key => $8)
 
 -- name: cancel
 -- $1 id
@@ -130,6 +100,26 @@ select rowbeat.cancel($1)
 -- name: retry
 -- $1 id
 select rowbeat.retry($1)
+
+-- name: retry_failed
+-- $1 definition or null
+select rowbeat.retry_failed($1)
+
+-- name: run_now
+-- $1 id
+select rowbeat.run_now($1)
+
+-- name: explain
+-- $1 id
+select to_jsonb(e) as reason from rowbeat.explain_task($1) e
+
+-- name: pause
+-- $1 definition or null · $2 queue or null
+select rowbeat.pause($1, $2)
+
+-- name: resume
+-- $1 definition or null · $2 queue or null
+select rowbeat.resume($1, $2)
 
 -- name: list
 -- $1 state or null · $2 definition or null · $3 how many

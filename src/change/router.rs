@@ -30,6 +30,6 @@ impl Loop for Router {
         }
         tracing::debug!(changes = read, "routed");
         self.bell.wake(Topic::Task);
-        Ok(Pass::Worked)
+        Ok(Pass::Worked(usize::try_from(read).unwrap_or(0)))
     }
 }

@@ -1,4 +1,4 @@
-//! `rowbeat task …`: enqueue, list, show, cancel, retry.
+//! `rowbeat task …`: enqueue, list, show, explain, cancel, retry, run now.
 
 use std::io::Read;
 
@@ -28,7 +28,23 @@ pub(super) enum Arguments {
     Cancel { id: i64 },
     /// Run a waiting, failed or cancelled task now, with all its attempts before it.
     #[command(after_help = "Example:\n  rowbeat task retry 42")]
-    Retry { id: i64 },
+    Retry {
+        /// The task.
+        #[arg(required_unless_present = "failed")]
+        id: Option<i64>,
+        /// All failed tasks instead, the oldest first, at most a thousand at a time.
+        #[arg(long, conflicts_with = "id")]
+        failed: bool,
+        /// Only those of this definition.
+        #[arg(long, value_name = "NAME", requires = "failed")]
+        definition: Option<String>,
+    },
+    /// Make a waiting task due now; limits, pauses and its turn still hold it back.
+    #[command(after_help = "Example:\n  rowbeat task run-now 42")]
+    RunNow { id: i64 },
+    /// Tell why a task is not running.
+    #[command(after_help = "Example:\n  rowbeat task explain 42")]
+    Explain { id: i64 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +69,9 @@ pub(super) struct Enqueue {
     /// Enqueue nothing while a live task of the definition holds this key.
     #[arg(long, value_name = "KEY")]
     unique_key: Option<String>,
+    /// Tasks with this key run one at a time, in order.
+    #[arg(long, value_name = "KEY")]
+    serial_key: Option<String>,
     /// Wait until it has ended and show it; exit code 1 unless it completed.
     #[arg(long)]
     wait: bool,
@@ -81,11 +100,31 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
             let state: String = row.map_or_else(String::new, |row| row.get(0));
             tell(context, &json!({ "id": id, "state": state }), &format!("task {id}: {state}"))
         }
-        Arguments::Retry { id } => {
+        Arguments::Retry { id: Some(id), .. } => {
             context.db().await?.row("task.retry", &[&id]).await?;
             tell(context, &json!({ "id": id }), &format!("task {id} is due now"))
         }
+        Arguments::Retry { id: None, definition, .. } => {
+            let row = context.db().await?.row("task.retry_failed", &[&definition]).await?;
+            let count: i64 = row.map_or(0, |row| row.get(0));
+            tell(context, &json!({ "retried": count }), &format!("{count} failed tasks are due now"))
+        }
+        Arguments::RunNow { id } => {
+            context.db().await?.row("task.run_now", &[&id]).await?;
+            tell(context, &json!({ "id": id }), &format!("task {id} is due now"))
+        }
+        Arguments::Explain { id } => explain(context, &context.db().await?, id).await,
     }
+}
+
+async fn explain(context: &Context, db: &Db, id: i64) -> Result<(), Failure> {
+    let rows = db.rows("task.explain", &[&id]).await?;
+    let reasons: Vec<Value> = rows.iter().map(|row| row.get("reason")).collect();
+    if context.json() {
+        return output::json(&reasons);
+    }
+    let keys = ["reason", "detail", "expected_at"];
+    output::line(output::table(keys, reasons.iter().map(|reason| keys.map(|key| output::field(reason, key)))))
 }
 
 async fn enqueue(context: &Context, arguments: Enqueue) -> Result<(), Failure> {
@@ -112,6 +151,7 @@ async fn enqueue(context: &Context, arguments: Enqueue) -> Result<(), Failure> {
                 &priority,
                 &max_attempts,
                 &arguments.unique_key,
+                &arguments.serial_key,
             ],
         )
         .await?;

@@ -18,6 +18,7 @@ pub(crate) enum Value {
     Texts(Vec<String>),
     Integer(i64),
     Map(BTreeMap<String, String>),
+    Flag(bool),
 }
 
 /// A value and where it stands.
@@ -32,6 +33,16 @@ pub(crate) struct Entry {
 pub(crate) struct Document {
     entries: BTreeMap<String, Entry>,
     programs: Vec<(String, String)>,
+    connections: Vec<Connection>,
+}
+
+/// A connection of the file: its keys are entries, read by its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) name: String,
+    pub(crate) place: String,
+    /// One of the `CONNECTION` sections of [`keys`].
+    pub(crate) section: &'static str,
 }
 
 impl Document {
@@ -61,6 +72,11 @@ impl Document {
     /// The names of the programs and where each begins.
     pub(crate) fn programs(&self) -> &[(String, String)] {
         &self.programs
+    }
+
+    /// The connections whose type is known.
+    pub(crate) fn connections(&self) -> &[Connection] {
+        &self.connections
     }
 }
 
@@ -97,6 +113,7 @@ impl Reader<'_> {
             let (name, offset) = (key.get_ref().as_ref(), key.span().start);
             match value.get_ref() {
                 DeValue::Table(inner) if name == "programs" => self.programs(inner),
+                DeValue::Table(inner) if name == "connections" => self.connections(inner),
                 DeValue::Table(inner) if SECTIONS.contains(&name) => self.section(name, name, inner),
                 DeValue::Table(_) => {
                     let remedy = did_you_mean(name, SECTIONS.iter().copied())
@@ -139,6 +156,34 @@ impl Reader<'_> {
         }
     }
 
+    fn connections(&mut self, connections: &DeTable<'_>) {
+        const REMEDY: &str = "write type = \"http\", \"smtp\" or \"kafka\" below its [connections.…]";
+        for (key, value) in in_order(connections) {
+            let (name, offset) = (key.get_ref().as_ref(), key.span().start);
+            let dotted = format!("connections.{name}");
+            let DeValue::Table(inner) = value.get_ref() else {
+                self.refuse(&dotted, offset, "a connection is a table", REMEDY);
+                continue;
+            };
+            let section = match inner.get("type").map(|kind| kind.get_ref().as_str()) {
+                Some(Some("http")) => keys::HTTP_CONNECTION,
+                Some(Some("smtp")) => keys::SMTP_CONNECTION,
+                Some(Some("kafka")) => keys::KAFKA_CONNECTION,
+                None => {
+                    self.refuse(&format!("{dotted}.type"), offset, "the connection has no type", REMEDY);
+                    continue;
+                }
+                Some(_) => {
+                    self.refuse(&format!("{dotted}.type"), offset, "this is no type of connection", REMEDY);
+                    continue;
+                }
+            };
+            let place = self.place(offset);
+            self.document.connections.push(Connection { name: name.to_owned(), place, section });
+            self.section(section, &dotted, inner);
+        }
+    }
+
     fn section(&mut self, section: &str, shown: &str, table: &DeTable<'_>) {
         for (key, value) in in_order(table) {
             let (name, offset) = (key.get_ref().as_ref(), key.span().start);
@@ -178,6 +223,17 @@ fn unknown(section: &str, name: &str) -> (String, String) {
              credential and name that by password_credential"
                 .into(),
         ),
+        (section, "password" | "token" | "client_secret" | "signature_secret")
+            if section.starts_with("connections") =>
+        {
+            let problem = "a secret does not belong into this file";
+            let file = format!("{name}_file");
+            let place = match keys::find(section, &file) {
+                Some(_) => format!("name that by {file}"),
+                None => "name that by one of the keys that end in _file".into(),
+            };
+            (problem.into(), format!("put it into a file that only the daemon can read and {place}"))
+        }
         ("database", "dbname" | "database") => (plain, "the database's name is the key name".into()),
         ("database", "username") => (plain, "the role's name is the key user".into()),
         _ => {
@@ -220,8 +276,10 @@ fn convert(kind: Kind, value: &DeValue<'_>) -> Result<Value, &'static str> {
             .map(|(key, value)| Some((key.get_ref().to_string(), value.get_ref().as_str()?.to_owned())))
             .collect::<Option<BTreeMap<_, _>>>()
             .map(Value::Map)
-            .ok_or("write texts only, such as { LANG = \"C\" }"),
-        (Kind::Map, _) => Err("write a table of texts, such as { LANG = \"C\" }"),
+            .ok_or("write texts only, such as { name = \"value\" }"),
+        (Kind::Flag, DeValue::Boolean(flag)) => Ok(Value::Flag(*flag)),
+        (Kind::Flag, _) => Err("write true or false"),
+        (Kind::Map, _) => Err("write a table of texts, such as { name = \"value\" }"),
     }
 }
 

@@ -1,8 +1,10 @@
-//! A value that must not be printed: passwords.
+//! A value that must not be printed: passwords and tokens.
 //!
 //! Invariant: neither `Debug` nor `Display` shows the text; only [`Secret::reveal`] does, and a reader can search for it.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// A password or another text that no log, error or table may show.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,6 +20,13 @@ impl Secret {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+}
+
+/// The content of a file without its last line break, and whether everybody may read it.
+pub(crate) fn read_file(path: &Path) -> std::io::Result<(String, bool)> {
+    let text = std::fs::read_to_string(path)?;
+    let others = std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0);
+    Ok((text.trim_end_matches(['\r', '\n']).to_owned(), others))
 }
 
 impl fmt::Debug for Secret {

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::EffectiveRow;
-use super::document::{Document, Entry, Value};
-use super::duration::{SHAPE, format_duration, parse_duration};
-use super::environment::Environment;
-use super::errors::{ConfigError, did_you_mean};
+use super::document::{Entry, Value};
+use super::errors::did_you_mean;
+use super::values::{DEFAULT, Sections};
 
 /// Where the private Postgres lives and whose programs it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +31,8 @@ pub struct NodeConfig {
     pub drain_timeout: Duration,
     /// How often to look for work although no notification came.
     pub poll_interval: Duration,
+    /// Folder of the file that tells it that its earlier process is dead; `None`: there is no home for it.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// The status page.
@@ -87,40 +86,16 @@ impl std::fmt::Debug for ProgramConfig {
     }
 }
 
-/// Takes values out of the document, with defaults; notes errors and what is in force.
-pub(crate) struct Sections<'a> {
-    document: &'a Document,
-    environment: &'a Environment,
-    errors: &'a mut Vec<ConfigError>,
-    rows: &'a mut Vec<EffectiveRow>,
-}
-
-const DEFAULT: &str = "default";
-
-impl<'a> Sections<'a> {
-    pub(crate) fn new(
-        document: &'a Document,
-        environment: &'a Environment,
-        errors: &'a mut Vec<ConfigError>,
-        rows: &'a mut Vec<EffectiveRow>,
-    ) -> Self {
-        Self { document, environment, errors, rows }
-    }
-
-    /// Notes a value that is in force.
-    pub(crate) fn show(&mut self, key: &str, value: &(impl std::fmt::Display + ?Sized), source: &str) {
-        self.rows.push(EffectiveRow { key: key.into(), value: value.to_string(), source: source.into() });
-    }
-
-    fn refuse(&mut self, key: &str, place: &str, problem: impl Into<String>, remedy: impl Into<String>) {
-        self.errors.push(ConfigError::new(key, problem, remedy).at(place));
+impl Sections<'_> {
+    /// The folder that systemd gave the service for its state.
+    fn state_directory(&self) -> Option<PathBuf> {
+        self.environment.get("STATE_DIRECTORY")?.split(':').next().map(PathBuf::from)
     }
 
     pub(crate) fn private_postgres(&mut self) -> PrivatePostgresConfig {
-        let state = self.environment.get("STATE_DIRECTORY").and_then(|folders| folders.split(':').next());
         let mut data_dir = self.path("private_postgres.data_dir");
-        if let (None, Some(folder)) = (&data_dir, state) {
-            let below = PathBuf::from(folder).join("postgres");
+        if let (None, Some(folder)) = (&data_dir, self.state_directory()) {
+            let below = folder.join("postgres");
             self.show("private_postgres.data_dir", &below.display(), "STATE_DIRECTORY");
             data_dir = Some(below);
         }
@@ -136,10 +111,24 @@ impl<'a> Sections<'a> {
             drain_timeout: self.duration("node.drain_timeout", Duration::from_secs(30), Duration::ZERO),
             poll_interval: self.duration(
                 "node.poll_interval",
-                Duration::from_secs(5),
+                Duration::from_secs(30),
                 Duration::from_millis(10),
             ),
+            state_dir: self.state_dir(),
         }
+    }
+
+    fn state_dir(&mut self) -> Option<PathBuf> {
+        if let Some(folder) = self.path("node.state_dir") {
+            return Some(folder);
+        }
+        let (folder, source) = match (self.state_directory(), self.environment.get("XDG_STATE_HOME")) {
+            (Some(folder), _) => (folder, "STATE_DIRECTORY"),
+            (None, Some(home)) => (PathBuf::from(home).join("rowbeat"), "XDG_STATE_HOME"),
+            (None, None) => (self.environment.home()?.join(".local/state/rowbeat"), DEFAULT),
+        };
+        self.show("node.state_dir", &folder.display(), source);
+        Some(folder)
     }
 
     fn queues(&mut self) -> Vec<String> {
@@ -215,80 +204,10 @@ impl<'a> Sections<'a> {
                 }
                 _ => Vec::new(),
             };
-            let env = match self.document.get(&key("env")) {
-                Some(Entry { value: Value::Map(env), place }) => {
-                    // Only the names: the values may be secrets.
-                    self.show(&key("env"), &env.keys().cloned().collect::<Vec<_>>().join(", "), place);
-                    env.clone()
-                }
-                _ => BTreeMap::new(),
-            };
+            let env = self.map(&key("env"));
             let working_dir = self.path(&key("working_dir"));
             programs.insert(name.clone(), ProgramConfig { path, args, env, working_dir });
         }
         programs
-    }
-
-    /// A whole number within limits.
-    pub(crate) fn count(&mut self, key: &str, default: usize, limits: RangeInclusive<usize>) -> usize {
-        let Some(Entry { value: Value::Integer(number), place }) = self.document.get(key) else {
-            self.show(key, &default, DEFAULT);
-            return default;
-        };
-        match usize::try_from(*number).ok().filter(|number| limits.contains(number)) {
-            Some(number) => {
-                self.show(key, &number, place);
-                number
-            }
-            None => {
-                let remedy = format!("give a number from {} to {}", limits.start(), limits.end());
-                self.refuse(key, place, format!("{number} is out of range"), remedy);
-                default
-            }
-        }
-    }
-
-    fn duration(&mut self, key: &str, default: Duration, least: Duration) -> Duration {
-        let Some((text, place)) = self.document.text(key) else {
-            self.show(key, &format_duration(default), DEFAULT);
-            return default;
-        };
-        match parse_duration(text) {
-            Some(duration) if duration >= least => {
-                self.show(key, &format_duration(duration), place);
-                duration
-            }
-            Some(_) => {
-                let remedy = format!("give at least {}", format_duration(least));
-                self.refuse(key, place, format!("\"{text}\" is too short"), remedy);
-                default
-            }
-            None => {
-                self.refuse(key, place, format!("\"{text}\" is no duration"), SHAPE);
-                default
-            }
-        }
-    }
-
-    fn text(&mut self, key: &str, default: &str) -> String {
-        let (value, place) = self.document.text(key).unwrap_or((default, DEFAULT));
-        if value.trim().is_empty() {
-            self.refuse(key, place, "it is empty", "give a value or remove the key");
-        }
-        self.show(key, value, place);
-        value.to_owned()
-    }
-
-    fn path(&mut self, key: &str) -> Option<PathBuf> {
-        let (path, place) = self.document.text(key)?;
-        if path.is_empty() {
-            self.refuse(key, place, "the path is empty", "give a path or remove the key");
-        }
-        self.show(key, path, place);
-        Some(PathBuf::from(path))
-    }
-
-    fn place(&self, key: &str) -> String {
-        self.document.get(key).map_or_else(String::new, |entry| entry.place.clone())
     }
 }

@@ -3,7 +3,6 @@
 //! First the keys of `[database]` (single keys before `url`), then `DATABASE_URL` unless the file names a server, then the
 //! service file, then libpq's `PG*` variables. Without any of them the private Postgres is meant.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::database::DatabaseConfig;
@@ -14,6 +13,7 @@ use super::errors::ConfigError;
 use super::parameters::Parameters;
 use super::passfile::find_service;
 use super::resolve::{Notes, resolve};
+use super::secret;
 
 /// The keys of `[database]` that are connection parameters, with libpq's names.
 const KEYWORDS: &[(&str, &str)] = &[
@@ -160,13 +160,12 @@ fn password<'d>(
             }
         },
     };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let others = std::fs::metadata(&path).is_ok_and(|about| about.permissions().mode() & 0o007 != 0);
-            if others && key == FILE {
+    match secret::read_file(&path) {
+        Ok((text, everybody)) => {
+            if everybody && key == FILE {
                 notes.warnings.push(format!("everybody can read the password file {}", path.display()));
             }
-            Some((text.trim_end_matches(['\r', '\n']).to_owned(), key, place))
+            Some((text, key, place))
         }
         Err(error) => {
             let problem = format!("{} cannot be read: {error}", path.display());

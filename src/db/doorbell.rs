@@ -5,13 +5,13 @@
 //! try it shared, without waiting, to the end of their transaction (`rowbeat.ring`). Granted: the daemon is awake, or
 //! will scan after this commit. Refused: they notify.
 //!
-//! Three states: **awake** (lock not held: loops look for work every few milliseconds), **quiet** (lock held, or asked for
+//! Three states: **awake** (busy, lock not held: loops look for work every few milliseconds), **quiet** (lock held, or asked for
 //! long enough that the request stands in the server's queue: loops wait for a wake-up), **deaf** (no listening session or
-//! no guard: loops poll). Invariant: quiet begins with a scan by every loop, after the lock was asked for; so nothing
+//! no guard: loops poll). Invariant: quiet begins with a scan for tasks and changes, after the lock was asked for; so nothing
 //! committed before is missed, and whatever commits later rings.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -19,7 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::Connector;
 
-const LINGER: Duration = Duration::from_millis(10);
+/// How busy the daemon is, is a sum of what its loops found, each fading with this time constant...
+const FADING: Duration = Duration::from_millis(100);
+/// ... and above this it stays awake: at more than 500 a second the commit lock of NOTIFY would begin to cost the writers, and
+/// looking every few milliseconds costs less than falling asleep and waking for each of them.
+const BUSY: f64 = 50.0;
+/// How often an awake daemon asks itself whether it may sleep.
+const DROWSY: Duration = Duration::from_millis(5);
 const PENDING_IS_QUEUED: Duration = Duration::from_millis(100);
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -42,6 +48,8 @@ pub enum Topic {
     Definition,
     /// A running task is to be cancelled.
     Cancel,
+    /// A node or worker let its lease run out.
+    Lost,
     /// Nothing: woken by time only.
     Time,
 }
@@ -59,9 +67,11 @@ impl Topic {
     /// How often an awake daemon looks by itself; `None` for topics that are always announced.
     fn awake_poll(self) -> Option<Duration> {
         match self {
-            Self::Task => Some(Duration::from_millis(2)),
+            Self::Task => Some(Duration::from_millis(1)),
             Self::Change => Some(Duration::from_millis(10)),
-            Self::Schedule | Self::Channel | Self::Definition | Self::Cancel | Self::Time => None,
+            Self::Schedule | Self::Channel | Self::Definition | Self::Cancel | Self::Lost | Self::Time => {
+                None
+            }
         }
     }
 }
@@ -73,11 +83,11 @@ pub struct Bell {
 }
 
 struct Inner {
-    started: Instant,
-    stirred_ms: AtomicU64,
+    heat: Mutex<(Instant, f64)>,
+    full: AtomicBool,
     state: AtomicU8,
     listening: AtomicBool,
-    topics: [Notify; 7],
+    topics: [Notify; 8],
     stirred: Notify,
     listening_changed: Notify,
 }
@@ -86,8 +96,8 @@ impl Default for Bell {
     fn default() -> Self {
         Self {
             inner: Arc::new(Inner {
-                started: Instant::now(),
-                stirred_ms: AtomicU64::new(0),
+                heat: Mutex::new((Instant::now(), 0.0)),
+                full: AtomicBool::new(false),
                 state: AtomicU8::new(DEAF),
                 listening: AtomicBool::new(false),
                 topics: Default::default(),
@@ -103,7 +113,9 @@ impl Bell {
     pub async fn wait(&self, topic: Topic, longest: Duration) {
         let longest = match (self.inner.state.load(Ordering::SeqCst), topic.awake_poll()) {
             (AWAKE, Some(poll)) => longest.min(poll),
-            (DEAF, _) if topic != Topic::Time => longest.min(Duration::from_millis(500)),
+            (DEAF, _) if !matches!(topic, Topic::Time | Topic::Lost) => {
+                longest.min(Duration::from_millis(500))
+            }
             _ => longest,
         };
         tokio::select! {
@@ -124,13 +136,22 @@ impl Bell {
         }
     }
 
-    /// Somebody found work: the daemon is awake.
-    pub fn stir(&self) {
-        let now = u64::try_from(self.inner.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.inner.stirred_ms.store(now, Ordering::SeqCst);
+    /// Somebody found so much work. A daemon that gets busy is awake from now on; one that is not stays where it is and hears
+    /// of the next task by a notification.
+    pub fn stir(&self, found: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "a measure")]
+        self.heat(found as f64);
+        self.rise();
+    }
+
+    fn rise(&self) {
+        if !self.is_busy() {
+            return;
+        }
         if self.inner.state.compare_exchange(QUIET, AWAKE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             // Loops that wait for the bell must look by themselves from now on.
-            self.wake_all();
+            self.wake(Topic::Task);
+            self.wake(Topic::Change);
             self.inner.stirred.notify_one();
         }
     }
@@ -164,20 +185,38 @@ impl Bell {
         self.inner.state.store(state, Ordering::SeqCst);
     }
 
-    fn settled(&self) -> Duration {
-        let stirred = Duration::from_millis(self.inner.stirred_ms.load(Ordering::SeqCst));
-        self.inner.started.elapsed().saturating_sub(stirred)
+    /// Every place of this node is taken, or not any more: while it is full, nothing new can be started, so there is no need
+    /// for anybody to ring.
+    pub fn set_full(&self, full: bool) {
+        if self.inner.full.swap(full, Ordering::SeqCst) != full {
+            self.rise();
+        }
+    }
+
+    /// How much was found lately, with what is found now.
+    fn heat(&self, found: f64) -> f64 {
+        let mut heat = self.inner.heat.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let faded = (-(now - heat.0).as_secs_f64() / FADING.as_secs_f64()).exp();
+        *heat = (now, heat.1 * faded + found);
+        heat.1
+    }
+
+    fn is_busy(&self) -> bool {
+        self.inner.full.load(Ordering::SeqCst) || self.heat(0.0) > BUSY
     }
 
     fn fall_quiet(&self) {
         if self.is_listening() {
             self.set_state(QUIET);
         }
-        self.wake_all();
+        // Everything else is announced, asleep or not.
+        self.wake(Topic::Task);
+        self.wake(Topic::Change);
     }
 }
 
-/// Keeps the guard session: asks for the doorbell's lock when the daemon falls idle, gives it back when it stirs.
+/// Keeps the guard session: asks for the doorbell's lock when the daemon falls idle, gives it back when it gets busy.
 pub async fn guard(connector: Connector, bell: Bell, stop: CancellationToken) {
     while !stop.is_cancelled() {
         tokio::select! {
@@ -205,9 +244,10 @@ async fn guard_session(connector: &Connector, bell: &Bell) -> anyhow::Result<()>
                 bell.inner.listening_changed.notified().await;
             }
             bell.set_state(AWAKE);
-            bell.wake_all();
-            while bell.settled() < LINGER {
-                tokio::time::sleep(LINGER.saturating_sub(bell.settled())).await;
+            bell.wake(Topic::Task);
+            bell.wake(Topic::Change);
+            while bell.is_busy() {
+                tokio::time::sleep(DROWSY).await;
             }
             hold_quiet(connector, &client, bell).await?;
         }
@@ -218,7 +258,7 @@ async fn guard_session(connector: &Connector, bell: &Bell) -> anyhow::Result<()>
     }
 }
 
-/// Asks for the lock and holds it until the daemon stirs; again after each timeout, since a waiting request holds a
+/// Asks for the lock and holds it until the daemon gets busy; again after each timeout, since a waiting request holds a
 /// snapshot.
 async fn hold_quiet(
     connector: &Connector,

@@ -7,11 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::{broadcast, mpsc};
-use tokio_postgres::{AsyncMessage, Client};
+use tokio_postgres::{AsyncMessage, Client, Statement};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::Connector;
@@ -56,19 +58,22 @@ pub struct Listener {
     health: Health,
     heard: mpsc::Sender<Heard>,
     ears: broadcast::Sender<Ear>,
+    node: Arc<AtomicI64>,
 }
 
 impl Listener {
-    /// A listener that rings `bell`, hands channels' notifications to `heard`, and tells everything to `ears`.
+    /// A listener that rings `bell`, hands channels' notifications to `heard`, and tells everything to `ears`; by a session
+    /// lock it shows that the node is connected (0: not registered yet).
     pub fn new(
         connector: &Connector,
         bell: Bell,
         health: Health,
         heard: mpsc::Sender<Heard>,
         ears: broadcast::Sender<Ear>,
+        node: Arc<AtomicI64>,
     ) -> Self {
         health.passed(NAME, Duration::ZERO);
-        Self { connector: connector.for_listen(), bell, health, heard, ears }
+        Self { connector: connector.for_listen(), bell, health, heard, ears, node }
     }
 
     /// Listens until `stop`, reconnecting for ever.
@@ -132,22 +137,31 @@ impl Listener {
         *connected = true;
         tracing::debug!("listening");
         self.bell.set_listening(true);
+        let duty = in_time(client.prepare(query::text("channel.take_duty"))).await?;
         let mut channels = BTreeSet::new();
+        let mut present = 0;
         loop {
-            self.follow_channels(client, &mut channels).await?;
+            let node = self.node.load(Ordering::SeqCst);
+            if node != present {
+                in_time(client.query(query::text("node.present"), &[&node])).await?;
+                present = node;
+            }
+            self.follow_channels(client, &duty, &mut channels).await?;
             self.health.passed(NAME, HEARTBEAT);
             self.bell.wait(super::doorbell::Topic::Channel, HEARTBEAT).await;
         }
     }
 
     /// Listens to the wanted channels while on duty: one node at a time, by a session lock.
-    async fn follow_channels(&self, client: &Client, channels: &mut BTreeSet<String>) -> anyhow::Result<()> {
-        let on_duty: bool = in_time(client.query_one(query::text("channel.take_duty"), &[])).await?.get(0);
-        if !on_duty {
-            return Ok(());
-        }
-        let rows = in_time(client.query(query::text("channel.list"), &[])).await?;
-        let wanted: BTreeSet<String> = rows.iter().map(|row| row.get("name")).collect();
+    async fn follow_channels(
+        &self,
+        client: &Client,
+        duty: &Statement,
+        channels: &mut BTreeSet<String>,
+    ) -> anyhow::Result<()> {
+        let on_duty = in_time(client.query_opt(duty, &[])).await?;
+        let Some(on_duty) = on_duty else { return Ok(()) };
+        let wanted: BTreeSet<String> = on_duty.get::<_, Vec<String>>("channels").into_iter().collect();
         for gone in channels.difference(&wanted) {
             in_time(client.batch_execute(&format!("unlisten {}", quoted(gone)))).await?;
             self.tell(Ear::Unlistened(gone.clone()));

@@ -27,12 +27,25 @@ pub const WRONG_STATE: Refusal = Refusal { code: "RB005", meaning: "state forbid
 /// The relation cannot be watched.
 pub const NOT_WATCHABLE: Refusal = Refusal { code: "RB006", meaning: "relation cannot be watched" };
 
-/// All refusals of the engine.
-pub const ALL: [Refusal; 6] =
-    [UNKNOWN_DEFINITION, UNKNOWN_FUNCTION, STALE_ATTEMPT, UNKNOWN_TASK, WRONG_STATE, NOT_WATCHABLE];
+/// The database is a copy of the one that rowbeat was installed in.
+pub const COPY_OF_DATABASE: Refusal = Refusal { code: "RB007", meaning: "database is an unconfirmed copy" };
 
-/// Whether this error means that the database is unreachable, stopping, starting, full, failing over or read-only: worth
-/// waiting for. An error of the driver that is none of the network (a value of a wrong type, say) is not.
+/// All refusals of the engine.
+pub const ALL: [Refusal; 7] = [
+    UNKNOWN_DEFINITION,
+    UNKNOWN_FUNCTION,
+    STALE_ATTEMPT,
+    UNKNOWN_TASK,
+    WRONG_STATE,
+    NOT_WATCHABLE,
+    COPY_OF_DATABASE,
+];
+
+/// The server's own: somebody held a lock for longer than the session waits.
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// Whether this error means that the database is unreachable, stopping, starting, full, failing over or read-only, or that it
+/// ended an idle session: worth waiting for. An error of the driver that is none of the network (a value of a wrong type, say) is not.
 pub fn is_outage(error: &tokio_postgres::Error) -> bool {
     let Some(code) = error.code().map(SqlState::code) else {
         let mut source = std::error::Error::source(error);
@@ -44,7 +57,9 @@ pub fn is_outage(error: &tokio_postgres::Error) -> bool {
         }
         return error.is_closed();
     };
-    code.starts_with("08") || code.starts_with("57P") || matches!(code, "25006" | "53300" | "58030" | "53100")
+    code.starts_with("08")
+        || code.starts_with("57P")
+        || matches!(code, "25006" | "25P03" | "53300" | "58030" | "53100")
 }
 
 /// One line that tells what the server said, with detail and hint.

@@ -35,7 +35,7 @@ impl Loop for Scheduler {
         for row in self.db.rows("schedule.unplanned", &[]).await? {
             self.plan(&row).await?;
         }
-        let mut fired = false;
+        let mut fired = 0;
         let mut pause = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
         for row in self.db.rows("schedule.due", &[]).await? {
             let in_ms: i64 = row.get("in_ms");
@@ -43,11 +43,11 @@ impl Loop for Scheduler {
                 pause = pause.min(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0) + 1));
                 break;
             }
-            fired |= self.fire(&row).await?;
+            fired += usize::from(self.fire(&row).await?);
         }
-        if fired {
+        if fired > 0 {
             self.bell.wake(Topic::Task);
-            return Ok(Pass::Worked);
+            return Ok(Pass::Worked(fired));
         }
         Ok(Pass::Idle(pause))
     }

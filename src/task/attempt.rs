@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::select_all;
 use serde_json::{Value, json};
 
 use super::completer::Completer;
@@ -27,7 +28,6 @@ const MOST_STEPS: i16 = 16;
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an attempt needs.
-#[derive(Clone)]
 pub struct Runner {
     /// Where endings are recorded.
     pub store: Store,
@@ -56,7 +56,12 @@ impl Runner {
             }
             match task.executor {
                 ExecutorKind::Sql => self.run_sql(&task, &ticket).await,
-                ExecutorKind::Exec | ExecutorKind::Native => self.run_effects(&task, &ticket).await,
+                ExecutorKind::Exec
+                | ExecutorKind::Native
+                | ExecutorKind::Http
+                | ExecutorKind::Smtp
+                | ExecutorKind::Kafka
+                | ExecutorKind::External => self.run_effects(&task, &ticket).await,
             }
         };
         let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
@@ -69,6 +74,18 @@ impl Runner {
                 self.completer.complete(Completion { task, result, ticket }).await;
             }
             Ended::With(outcome) => self.store.record(&task, outcome).await,
+        }
+    }
+
+    /// Runs claimed sql tasks of one definition in one transaction; those that cannot share it, each in its own.
+    pub async fn run_batch(&self, members: Vec<(ClaimedTask, Ticket)>) {
+        let tasks: Vec<&ClaimedTask> = members.iter().map(|(task, _)| task).collect();
+        let any_stopped = select_all(members.iter().map(|(_, ticket)| Box::pin(ticket.stopped())));
+        let left_out = self.sql.run_batch(&tasks, any_stopped.map(drop)).await;
+        for (task, ticket) in members {
+            if left_out.as_ref().is_none_or(|ids| ids.contains(&task.id)) {
+                self.run(task, ticket).await;
+            }
         }
     }
 

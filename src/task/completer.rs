@@ -1,14 +1,18 @@
 //! Batched completion: done attempts without a settle function are recorded many at a time, as many as came in while the
 //! previous batch was under way. An attempt stays in flight (and in the list of running ones) until its batch is written.
+//! One whose row somebody holds locked (a cancellation in a long transaction) holds up nobody: it goes with a later batch.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::Outcome;
 use super::store::{Completion, Store};
 
-const MOST: usize = 500;
+const MOST: usize = 1000;
+/// What could not be written is tried again with the next batch, or after this pause.
+const HELD_BACK: Duration = Duration::from_millis(100);
 
 /// Where attempts leave their completions.
 #[derive(Clone)]
@@ -33,21 +37,48 @@ impl Completer {
 
 async fn run(store: Store, mut receiver: mpsc::Receiver<Completion>) {
     let mut batch = Vec::with_capacity(MOST);
-    while receiver.recv_many(&mut batch, MOST).await > 0 {
-        match store.complete(&batch).await {
-            Ok(written) => {
-                let written: HashSet<i64> = written.into_iter().collect();
-                for completion in batch.drain(..).filter(|c| !written.contains(&c.task.id)) {
-                    // Changed at that very moment (somebody asked to cancel it), or the claim was lost.
-                    store.record(&completion.task, Outcome::Done(completion.result)).await;
-                }
+    let mut open = true;
+    while open || !batch.is_empty() {
+        if batch.is_empty() {
+            open = receiver.recv_many(&mut batch, MOST).await > 0;
+        } else if !open {
+            tokio::time::sleep(HELD_BACK).await;
+        } else if let Ok(more) = tokio::time::timeout(HELD_BACK, receiver.recv_many(&mut batch, MOST)).await {
+            open = more > 0;
+        }
+        write(&store, &mut batch).await;
+    }
+}
+
+/// Writes the batch; what is left in it is to be tried again.
+async fn write(store: &Store, batch: &mut Vec<Completion>) {
+    if batch.is_empty() {
+        return;
+    }
+    match store.complete(batch).await {
+        Ok(written) => {
+            let written: HashSet<i64> = written.into_iter().collect();
+            batch.retain(|completion| !written.contains(&completion.task.id));
+            if batch.is_empty() {
+                return;
             }
-            // One bad row must not hold up the others, nor an outage lose any: each on its own, until it is written.
-            Err(error) => {
-                tracing::warn!(%error, count = batch.len(), "batch of completions failed; writing one by one");
-                for completion in batch.drain(..) {
-                    store.record(&completion.task, Outcome::Done(completion.result)).await;
+            // Without an answer all of them are tried again: the fence sorts them out.
+            if let Ok(held) = store.still_held(batch).await {
+                let held: HashSet<i64> = held.into_iter().collect();
+                for stale in batch.iter().filter(|completion| !held.contains(&completion.task.id)) {
+                    tracing::warn!(
+                        task.id = stale.task.id,
+                        "done, but the task had been ended or taken over"
+                    );
                 }
+                batch.retain(|completion| held.contains(&completion.task.id));
+            }
+        }
+        // One bad row must not hold up the others, nor an outage lose any: each on its own, until it is written.
+        Err(error) => {
+            tracing::warn!(%error, count = batch.len(), "batch of completions failed; writing one by one");
+            for completion in batch.drain(..) {
+                store.record(&completion.task, Outcome::Done(completion.result)).await;
             }
         }
     }

@@ -15,8 +15,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::Runner;
-use super::running::Running;
-use super::{Node, Outcome};
+use super::cursor::{Cursor, Look};
+use super::running::{Running, Ticket};
+use super::store::Claim;
+use super::{ClaimedTask, ExecutorKind, Node, Outcome};
 use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::DbError;
 use crate::service::{Crew, Loop, Pass};
@@ -27,22 +29,34 @@ const COMPARE_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_sec
 
 /// Claimed ahead is what the slots work off in this time, and no more than so many.
 const AHEAD: Duration = Duration::from_millis(20);
-const MOST_AHEAD: u64 = 490;
+const MOST_AHEAD: u64 = 990;
+/// A transaction that enqueues is expected to commit within this time; what comes later waits for a look from the head.
+const TRAIL: Duration = Duration::from_secs(2);
+/// For so long at a stretch nothing is claimed while tasks wait that must run alone.
+const EMPTY_HANDS: Duration = Duration::from_secs(30);
 /// A task that was claimed ahead and got no slot in this time is given back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long attempts take, as a moving average in microseconds; 0: not known yet.
+/// How long attempts take, as a moving average in microseconds (0: not known yet), and how many have ended.
 #[derive(Default)]
 pub struct Pace {
     micros: AtomicU64,
+    ended: AtomicU64,
 }
 
 impl Pace {
-    fn note(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    fn note(&self, took: Duration, attempts: usize) {
+        let attempts = u64::try_from(attempts).unwrap_or(1).max(1);
+        self.ended.fetch_add(attempts, Ordering::Relaxed);
+        let took = (u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / attempts).max(1);
         let old = self.micros.load(Ordering::Relaxed);
         // Two attempts at once may lose one of the notes: it is only an average.
         self.micros.store(if old == 0 { took } else { old - old / 8 + took / 8 }.max(1), Ordering::Relaxed);
+    }
+
+    /// How many attempts ended so far.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// How many tasks to claim ahead for so many slots.
@@ -58,7 +72,7 @@ pub struct Dispatcher {
     /// This node.
     pub node: Node,
     /// Runs attempts.
-    pub runner: Runner,
+    pub runner: Arc<Runner>,
     /// Where they run.
     pub crew: Crew,
     /// Which are running.
@@ -83,25 +97,66 @@ pub struct Dispatcher {
     pub hungry: Arc<AtomicBool>,
     /// When to compare the running attempts with the database.
     pub compare_at: Vec<Instant>,
+    /// Where to look for work.
+    pub cursor: Cursor,
+    /// Tasks that must run alone.
+    pub alone: Alone,
+}
+
+/// Whether tasks wait that must run alone on a node, because two nodes in a row died with them.
+#[derive(Clone, Default)]
+pub struct Alone {
+    waiting: Arc<AtomicBool>,
+    since: Option<Instant>,
+}
+
+impl Alone {
+    /// The flag that the heartbeat raises.
+    pub fn waiting(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.waiting)
+    }
+
+    /// Whether to claim nothing else until this node's hands are empty. It takes turns with the other tasks: what runs for long
+    /// must not keep the node from its work.
+    fn now(&mut self) -> bool {
+        if !self.waiting.load(Ordering::SeqCst) {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() > EMPTY_HANDS * 10 {
+            self.since = None;
+        }
+        since.elapsed() < EMPTY_HANDS
+    }
 }
 
 /// The definitions this node cannot perform, kept up to date by its own loop.
 #[derive(Clone, Default)]
 pub struct Except {
-    names: Arc<std::sync::Mutex<Vec<String>>>,
+    names: Arc<std::sync::Mutex<Option<Vec<String>>>>,
 }
 
 impl Except {
-    /// The names.
+    /// The names; none before they are known.
     pub fn names(&self) -> Vec<String> {
-        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.lock().clone().unwrap_or_default()
+    }
+
+    fn known(&self) -> bool {
+        self.lock().is_some()
     }
 
     fn replace(&self, names: Vec<String>) -> bool {
-        let mut held = self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names = Some(names);
+        let mut held = self.lock();
         let changed = *held != names;
         *held = names;
         changed
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<String>>> {
+        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -112,42 +167,107 @@ impl Loop for Dispatcher {
     async fn run_once(&mut self) -> Result<Pass, DbError> {
         let ahead = self.pace.ahead(self.concurrency);
         let room = self.room(ahead);
-        if room <= ahead / 2 || !self.node.holds_lease() {
+        self.bell.set_full(room <= ahead / 2);
+        if room <= ahead / 2 || !self.node.holds_lease() || !self.except.known() {
             self.hungry.store(true, Ordering::SeqCst);
             // Attempts may have ended between the look and the mark.
             let longest = if self.room(ahead) > room { Duration::ZERO } else { self.poll };
             return Ok(Pass::Idle(longest));
         }
         self.compare().await?;
-        let except = self.except.names();
-        let limit = i64::try_from(room).unwrap_or(i64::MAX);
-        let claimed = self.runner.store.claim(self.node.id(), limit, &self.queues, &except).await;
-        let claimed = claimed.inspect_err(|_| {
-            let now = Instant::now();
-            self.compare_at = COMPARE_AFTER.iter().map(|after| now + *after).collect();
-        })?;
+        if self.alone.now() {
+            return self.claim_alone().await;
+        }
+        let (look, claimed) = self.claim(room).await?;
         self.hungry.store(claimed.len() >= room, Ordering::SeqCst);
         if claimed.is_empty() {
-            let due = self.runner.store.next_due(&self.queues, &except).await?;
             let poll = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
+            if let Some(wider) = self.cursor.wider(look) {
+                return Ok(Pass::Idle(poll.min(wider.saturating_duration_since(Instant::now()))));
+            }
+            let due = self.runner.store.next_due(&self.queues, &self.except.names()).await?;
             return Ok(Pass::Idle(due.map_or(poll, |due| poll.min(Duration::from_millis(due)))));
         }
-        for task in claimed {
-            self.start(task);
+        let found = claimed.len();
+        for group in shared(claimed) {
+            self.start(group);
         }
-        Ok(Pass::Worked)
+        Ok(Pass::Worked(found))
     }
 }
 
 impl Dispatcher {
+    async fn claim(&mut self, room: usize) -> Result<(Look, Vec<ClaimedTask>), DbError> {
+        let asked = Instant::now();
+        let look = self.cursor.look(asked);
+        let places = self.cursor.places();
+        let claim = Claim {
+            node: self.node.id(),
+            limit: i32::try_from(room).unwrap_or(i32::MAX),
+            begin: i32::try_from(self.slots.available_permits()).unwrap_or(i32::MAX),
+            queues: &self.queues,
+            except: &self.except.names(),
+            places: match look {
+                Look::Head => None,
+                Look::Trail => Some((&places, TRAIL)),
+                Look::Last => Some((&places, Duration::ZERO)),
+            },
+        };
+        let claimed = self.runner.store.claim(claim).await;
+        let claimed = claimed.inspect_err(|_| self.compare_later())?;
+        let now = Instant::now();
+        self.cursor.note(look, &claimed, claimed.len() >= room, now - asked, now);
+        Ok((look, claimed))
+    }
+
+    /// Runs the tasks that must run alone, one after the other, as soon as nothing else is in hand.
+    async fn claim_alone(&mut self) -> Result<Pass, DbError> {
+        if !self.crew.is_empty() {
+            self.hungry.store(true, Ordering::SeqCst);
+            return Ok(Pass::Idle(if self.crew.is_empty() {
+                Duration::ZERO
+            } else {
+                self.poll.min(EMPTY_HANDS)
+            }));
+        }
+        let claimed =
+            self.runner.store.claim_isolated(self.node.id(), &self.queues, &self.except.names()).await;
+        match claimed.inspect_err(|_| self.compare_later())? {
+            Some(task) => {
+                tracing::warn!(task.id = task.id, "two nodes died with this task: it runs alone");
+                self.start(vec![task]);
+            }
+            None => self.alone.waiting.store(false, Ordering::SeqCst),
+        }
+        Ok(Pass::Worked(1))
+    }
+
+    /// The answer to a claim may have got lost.
+    fn compare_later(&mut self) {
+        let now = Instant::now();
+        self.compare_at = COMPARE_AFTER.iter().map(|after| now + *after).collect();
+    }
+
     /// How many more tasks this node may have in hand.
     fn room(&self, ahead: usize) -> usize {
         (self.concurrency + ahead).saturating_sub(self.crew.len())
     }
 
-    fn start(&self, task: super::ClaimedTask) {
-        let ticket = self.running.enter(task.id);
-        let (runner, bell, hungry) = (self.runner.clone(), self.bell.clone(), Arc::clone(&self.hungry));
+    /// Starts an attempt, or several that share a transaction, as soon as there is a slot.
+    fn start(&self, group: Vec<ClaimedTask>) {
+        let mut members: Vec<(ClaimedTask, Ticket)> = Vec::with_capacity(group.len());
+        for task in group {
+            match self.running.enter(task.id, task.attempt) {
+                Some(ticket) => members.push((task, ticket)),
+                None => {
+                    tracing::warn!(task.id = task.id, "claimed anew after a crash of the server; it goes on")
+                }
+            }
+        }
+        if members.is_empty() {
+            return;
+        }
+        let (runner, bell, hungry) = (Arc::clone(&self.runner), self.bell.clone(), Arc::clone(&self.hungry));
         let (slots, pace, drain) = (Arc::clone(&self.slots), Arc::clone(&self.pace), self.drain.clone());
         self.crew.spawn(async move {
             let slot = tokio::select! {
@@ -156,16 +276,25 @@ impl Dispatcher {
                 slot = slots.acquire() => slot.ok(),
                 // The slots are slower than they were: others may be free.
                 () = tokio::time::sleep(PATIENCE) => {
-                    pace.note(PATIENCE);
+                    pace.note(PATIENCE, 1);
                     None
                 }
             };
             if slot.is_some() {
-                let begun = Instant::now();
-                runner.run(task, ticket).await;
-                pace.note(begun.elapsed());
+                let (begun, count) = (Instant::now(), members.len());
+                match members.pop() {
+                    Some((task, ticket)) if members.is_empty() => runner.run(task, ticket).await,
+                    Some(last) => {
+                        members.push(last);
+                        runner.run_batch(members).await;
+                    }
+                    None => {}
+                }
+                pace.note(begun.elapsed(), count);
             } else {
-                runner.store.record(&task, Outcome::Interrupted).await;
+                for (task, _ticket) in members {
+                    runner.store.record(&task, Outcome::Interrupted).await;
+                }
             }
             drop(slot);
             if hungry.load(Ordering::SeqCst) {
@@ -186,10 +315,26 @@ impl Dispatcher {
     }
 }
 
+/// Sql tasks whose definition lets several share a transaction, together; all others alone.
+fn shared(claimed: Vec<ClaimedTask>) -> Vec<Vec<ClaimedTask>> {
+    let mut groups: Vec<Vec<ClaimedTask>> = Vec::new();
+    for task in claimed {
+        let room = groups.iter_mut().rev().find(|group| {
+            let first = &group[0];
+            group.len() < first.sql_batch && first.definition == task.definition && !first.settled
+        });
+        match room {
+            Some(group) if task.sql_batch > 1 => group.push(task),
+            _ => groups.push(vec![task]),
+        }
+    }
+    groups
+}
+
 /// Keeps the list of definitions that this node cannot perform.
 pub struct DefinitionReader {
     /// Where definitions are read.
-    pub runner: Runner,
+    pub runner: Arc<Runner>,
     /// The list.
     pub except: Except,
     /// Woken when the list changed.
@@ -203,9 +348,14 @@ impl Loop for DefinitionReader {
     const TOPIC: Topic = Topic::Definition;
 
     async fn run_once(&mut self) -> Result<Pass, DbError> {
+        self.runner.store.check_features().await?;
+        self.runner.sql.statements().replace(self.runner.store.sql_statements().await?);
         let mut names = Vec::new();
-        for (name, executor, program) in self.runner.store.foreign_definitions().await? {
-            if !self.runner.executors.can_perform(&name, &executor, program.as_deref()) {
+        for (name, executor, named) in self.runner.store.foreign_definitions().await? {
+            // A node never claims what it does not know.
+            let known = ExecutorKind::from_name(&executor);
+            let can = |kind| self.runner.executors.can_perform(&name, kind, named.as_deref());
+            if !known.is_some_and(can) {
                 names.push(name);
             }
         }
@@ -214,12 +364,12 @@ impl Loop for DefinitionReader {
             if !names.is_empty() {
                 tracing::info!(
                     definitions = names.join(", "),
-                    "this node lacks the handler or program of these; it leaves them to others"
+                    "this node lacks the handler, program or connection of these; it leaves them to others"
                 );
             }
             self.bell.wake(Topic::Task);
         }
-        Ok(Pass::Idle(self.poll * 6))
+        Ok(Pass::Idle(self.poll))
     }
 }
 
@@ -231,11 +381,11 @@ mod tests {
     fn only_short_tasks_are_claimed_ahead() {
         let pace = Pace::default();
         assert_eq!(pace.ahead(10), 0, "nothing is known yet");
-        pace.note(Duration::from_millis(500));
+        pace.note(Duration::from_millis(500), 1);
         assert_eq!(pace.ahead(10), 0);
-        (0..100).for_each(|_| pace.note(Duration::from_millis(20)));
+        (0..100).for_each(|_| pace.note(Duration::from_millis(20), 1));
         assert!((5..=10).contains(&pace.ahead(10)), "{}", pace.ahead(10));
-        (0..200).for_each(|_| pace.note(Duration::from_micros(30)));
-        assert_eq!(pace.ahead(10), 490);
+        (0..200).for_each(|_| pace.note(Duration::from_micros(30), 1));
+        assert_eq!(pace.ahead(10), 990);
     }
 }

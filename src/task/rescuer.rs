@@ -14,13 +14,15 @@ pub struct Rescuer {
 
 impl Loop for Rescuer {
     const NAME: &'static str = "rescuer";
-    const TOPIC: Topic = Topic::Time;
+    const TOPIC: Topic = Topic::Lost;
 
     async fn run_once(&mut self) -> Result<Pass, DbError> {
         let rescued: i64 = self.db.row("task.rescue_lost", &[]).await?.map_or(0, |row| row.get(0));
         if rescued > 0 {
             tracing::warn!(rescued, "took over the tasks of lost nodes");
         }
-        Ok(Pass::Idle(Duration::from_secs(5).mul_f32(0.8 + fastrand::f32() * 0.4)))
+        // The heartbeat wakes it when there is somebody to rescue; slots and turns left behind are rare.
+        self.db.row("task.release_orphans", &[]).await?;
+        Ok(Pass::Idle(Duration::from_secs(60).mul_f32(0.8 + fastrand::f32() * 0.4)))
     }
 }

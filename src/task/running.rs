@@ -18,6 +18,7 @@ pub enum StopReason {
 
 #[derive(Debug, Default)]
 struct Signal {
+    attempt: i32,
     token: CancellationToken,
     reason: OnceLock<StopReason>,
 }
@@ -36,11 +37,17 @@ pub struct Ticket {
 }
 
 impl Running {
-    /// Enters an attempt at this task.
-    pub fn enter(&self, id: i64) -> Ticket {
-        let signal = Arc::new(Signal::default());
-        self.lock().insert(id, Arc::clone(&signal));
-        Ticket { id, signal, running: self.clone() }
+    /// Enters an attempt at this task. `None`: it is in flight already, for the server has forgotten its claim in a crash and this is
+    /// the same one anew.
+    pub fn enter(&self, id: i64, attempt: i32) -> Option<Ticket> {
+        let signal = Arc::new(Signal { attempt, ..Signal::default() });
+        let mut signals = self.lock();
+        if signals.get(&id).is_some_and(|signal| signal.attempt == attempt) {
+            return None;
+        }
+        signals.insert(id, Arc::clone(&signal));
+        drop(signals);
+        Some(Ticket { id, signal, running: self.clone() })
     }
 
     /// The tasks in flight.
@@ -99,5 +106,24 @@ impl Drop for Ticket {
         if signals.get(&self.id).is_some_and(|signal| Arc::ptr_eq(signal, &self.signal)) {
             signals.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_attempt_is_entered_once_and_the_next_one_is_another() {
+        let running = Running::default();
+        let first = running.enter(7, 1);
+        assert!(first.is_some());
+        assert!(running.enter(7, 1).is_none(), "the server forgot the claim and gave it again");
+        let second = running.enter(7, 2);
+        assert!(second.is_some());
+        drop(first);
+        assert_eq!(running.ids(), [7], "the later one is still in flight");
+        drop(second);
+        assert!(running.ids().is_empty());
     }
 }

@@ -1,12 +1,14 @@
 //! The task table as the daemon writes it: claim, end, complete. Every write but the claim is fenced by
 //! (task, attempt, node); a stale one is refused by the database and reported as such.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
+use super::cursor::Places;
 use super::running::Ticket;
 use super::{ClaimedTask, ExecutorKind, Outcome};
 use crate::db::query::{Db, DbError};
@@ -35,6 +37,23 @@ pub struct Completion {
     pub ticket: Ticket,
 }
 
+/// What a dispatcher wants.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// For this node.
+    pub node: i64,
+    /// At most so many tasks.
+    pub limit: i32,
+    /// So many of them start at once.
+    pub begin: i32,
+    /// Of these queues; `*`: all.
+    pub queues: &'a [String],
+    /// Not of these definitions.
+    pub except: &'a [String],
+    /// After these places, or so long before now if that is earlier; `None`: from the head of every lane.
+    pub places: Option<(&'a Places, Duration)>,
+}
+
 /// The task table.
 #[derive(Clone)]
 pub struct Store {
@@ -47,27 +66,49 @@ impl Store {
         Self { db }
     }
 
-    /// Claims up to `limit` due tasks of these queues (`*`: all) for `node`, sooner ones first.
+    /// Claims due tasks, those that start at once and sooner ones first.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn claim(
+    pub async fn claim(&self, claim: Claim<'_>) -> Result<Vec<ClaimedTask>, DbError> {
+        let Claim { node, limit, begin, queues, except, places } = claim;
+        let at = places.map(|(at, _)| at);
+        let rows = self
+            .db
+            .rows(
+                "task.claim",
+                &[
+                    &node,
+                    &limit,
+                    &begin,
+                    &queues,
+                    &except,
+                    &at.map(|at| &at.queues),
+                    &at.map(|at| &at.priorities),
+                    &at.map(|at| &at.definitions),
+                    &at.map(|at| &at.run_at),
+                    &at.map(|at| &at.ids),
+                    &places.map_or(0, |(_, trail)| milliseconds(trail)),
+                ],
+            )
+            .await?;
+        let mut tasks: Vec<ClaimedTask> = rows.iter().filter_map(|row| claimed(row, node)).collect();
+        tasks.sort_unstable_by_key(|task| (!task.begun, task.priority, task.run_at, task.id));
+        Ok(tasks)
+    }
+
+    /// Claims a task that two nodes in a row died with, for a node that has nothing else in hand.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn claim_isolated(
         &self,
         node: i64,
-        limit: i64,
         queues: &[String],
         except: &[String],
-    ) -> Result<Vec<ClaimedTask>, DbError> {
-        let rows = self.db.rows("task.claim", &[&node, &limit, &queues, &except]).await?;
-        let mut rows: Vec<Row> = rows;
-        rows.sort_by_key(|row| {
-            (
-                row.get::<_, i16>("priority"),
-                row.get::<_, chrono::DateTime<chrono::Utc>>("run_at"),
-                row.get::<_, i64>("id"),
-            )
-        });
-        Ok(rows.iter().filter_map(|row| claimed(row, node)).collect())
+    ) -> Result<Option<ClaimedTask>, DbError> {
+        let row = self.db.row("task.claim_isolated", &[&node, &queues, &except]).await?;
+        Ok(row.and_then(|row| claimed(&row, node)))
     }
 
     /// In how many milliseconds the next waiting task is due; `None`: none waits.
@@ -124,7 +165,8 @@ impl Store {
                     }
                     return;
                 }
-                Err(error) if error.is_outage() => {}
+                Err(error) if error.is_outage() || error.sqlstate() == Some(sqlstate::LOCK_NOT_AVAILABLE) => {
+                }
                 Err(error) => {
                     tracing::error!(task.id = task.id, %error, outcome = outcome.word(), "its ending is refused");
                     let message = format!("its ending ({}) could not be recorded: {error}", outcome.word());
@@ -137,7 +179,37 @@ impl Store {
         }
     }
 
-    /// Records done attempts, many at once; the ids of those that still held their claim.
+    /// The statements of plain sql definitions.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sql_statements(&self) -> Result<HashMap<String, Arc<str>>, DbError> {
+        let rows = self.db.rows("task.sql_statements", &[]).await?;
+        Ok(rows.iter().map(|row| (row.get("name"), Arc::from(row.get::<_, &str>("statement")))).collect())
+    }
+
+    /// Asks the conditions of all features.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn check_features(&self) -> Result<(), DbError> {
+        self.db.row("task.check_features", &[]).await.map(drop)
+    }
+
+    /// Which of these attempts still hold their claim.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn still_held(&self, done: &[Completion]) -> Result<Vec<i64>, DbError> {
+        let ids: Vec<i64> = done.iter().map(|c| c.task.id).collect();
+        let attempts: Vec<i32> = done.iter().map(|c| c.task.attempt).collect();
+        let nodes: Vec<i64> = done.iter().map(|c| c.task.node).collect();
+        let rows = self.db.rows("task.still_held", &[&ids, &attempts, &nodes]).await?;
+        Ok(rows.iter().map(|row| row.get("id")).collect())
+    }
+
+    /// Records done attempts, many at once; the ids of those that are on record now. The others have lost their claim, or
+    /// somebody holds them locked at this moment.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -200,13 +272,13 @@ impl Store {
         Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
-    /// The definitions whose tasks need a handler or a program: name, executor, program.
+    /// The definitions whose tasks need a handler, a program or a connection: name, executor, and what its effect names.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn foreign_definitions(&self) -> Result<Vec<(String, String, Option<String>)>, DbError> {
         let rows = self.db.rows("task.foreign_definitions", &[]).await?;
-        Ok(rows.iter().map(|row| (row.get("name"), row.get("executor"), row.get("program"))).collect())
+        Ok(rows.iter().map(|row| (row.get("name"), row.get("executor"), row.get("named"))).collect())
     }
 }
 
@@ -229,12 +301,17 @@ fn claimed(row: &Row, node: i64) -> Option<ClaimedTask> {
         node,
         definition: row.get("definition"),
         payload: row.get("payload"),
+        queue: row.get("queue"),
+        priority: row.get("priority"),
+        run_at: row.get("run_at"),
         cause: row.get("cause"),
+        begun: row.get("begun"),
         // The claim leaves out what this node cannot perform; a constraint closes the set.
         executor: ExecutorKind::from_name(row.get("executor"))?,
-        effect: row.get("effect"),
+        effect: row.get::<_, Option<Value>>("effect").unwrap_or_else(|| json!({})),
         planned: row.get("planned"),
         settled: row.get("settled"),
+        sql_batch: usize::try_from(row.get::<_, i16>("sql_batch")).unwrap_or(1),
         timeout_ms: u64::try_from(row.get::<_, i64>("timeout_ms")).unwrap_or(1),
     })
 }

@@ -13,7 +13,7 @@ fn router(db: &TestDb) -> Router {
 }
 
 async fn route_all(router: &mut Router) {
-    while let Pass::Worked = router.run_once().await.unwrap() {}
+    while let Pass::Worked(_) = router.run_once().await.unwrap() {}
 }
 
 async fn watched() -> TestDb {
@@ -78,7 +78,7 @@ async fn a_large_difference_is_read_in_pieces_without_loss() {
     let db = watched().await;
     let mut router = router(&db);
     db.run("insert into public.orders select g from generate_series(1, 2500) g").await;
-    assert!(matches!(router.run_once().await.unwrap(), Pass::Worked));
+    assert!(matches!(router.run_once().await.unwrap(), Pass::Worked(_)));
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 1000);
     db.run("update public.orders set status = 'x' where id <= 10").await;
     route_all(&mut router).await;

@@ -43,7 +43,7 @@ fn without_a_file_and_variables_the_defaults_and_the_private_postgres_are_meant(
     assert_eq!(config.node.queues, ["*"]);
     assert_eq!(config.node.name, "localhost");
     assert_eq!(config.node.drain_timeout, Duration::from_secs(30));
-    assert_eq!(config.node.poll_interval, Duration::from_secs(5));
+    assert_eq!(config.node.poll_interval, Duration::from_secs(30));
     assert_eq!(config.http.listen.unwrap().to_string(), "127.0.0.1:7474");
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Auto, "info"));
 }
@@ -252,7 +252,7 @@ fn the_effective_configuration_names_every_source() {
         ("database.port", "5432", "default"),
         ("database.sslmode", "prefer", "default"),
         ("node.concurrency", "3", "rowbeat.toml line 4"),
-        ("node.poll_interval", "5s", "default"),
+        ("node.poll_interval", "30s", "default"),
     ] {
         let row = rows.iter().find(|row| row.key == key).unwrap_or_else(|| panic!("{key} is missing"));
         assert_eq!((row.value.as_str(), row.source.as_str()), (value, source), "{key}");

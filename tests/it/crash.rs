@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::harness::TestDb;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,4 +55,38 @@ async fn a_killed_nodes_task_runs_again_on_another_within_thirty_seconds() {
     db.until("select state = 'completed' and attempt = 2 from rowbeat.tasks").await;
     assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
     assert!(other.log().contains("took over the tasks of lost nodes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_node_holds_up_nobody() {
+    let db = TestDb::new().await;
+    db.run(
+        "create table public.effect (x bigint);
+         create function public.slow_once(payload jsonb) returns jsonb language plpgsql as $$ begin
+             insert into public.effect values ((payload ->> 'x')::bigint);
+             if current_setting('rowbeat.attempt') = '1' then perform pg_sleep(case when payload ->> 'x' > '3' then 600 else 1 end); end if;
+             return payload; end $$;
+         insert into rowbeat.task_definition (name, executor, function, timeout) values ('slow_once', 'sql', 'public.slow_once', '1 hour');",
+    )
+    .await;
+    let victim = db.daemon().ready().await;
+    db.run("insert into rowbeat.task (definition, payload) select 'slow_once', jsonb_build_object('x', g) from generate_series(1, 5) g").await;
+    db.until("select count(*) = 5 from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'").await;
+    victim.signal(Signal::SIGSTOP);
+    let canceller = db.session().await;
+    canceller.batch_execute("begin; select rowbeat.cancel(5)").await.unwrap();
+    let other = db.daemon().ready().await;
+    // The commit went out with the call: the server needs nobody to end these.
+    db.until("select count(*) = 3 from rowbeat.tasks where state = 'completed' and attempt = 1").await;
+    // One is held locked by somebody who cancels it; the other one is taken over nevertheless.
+    db.until("select state = 'completed' and attempt = 2 from rowbeat.tasks where id = 4").await;
+    assert_eq!(db.get::<i32>("select attempt from rowbeat.tasks where id = 5").await, 1);
+    canceller.batch_execute("rollback").await.unwrap();
+    db.until("select state = 'completed' and attempt = 2 from rowbeat.tasks where id = 5").await;
+    victim.signal(Signal::SIGCONT);
+    victim.says("gave this node up").await;
+    let (status, _) = victim.stop().await;
+    assert!(status.success());
+    drop(other);
+    assert_eq!(db.get::<i64>("select count(*) from public.effect").await, 5);
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::TestDb;
 
@@ -31,7 +31,9 @@ async fn played(document: &str) -> Option<TestDb> {
         return None;
     }
     let db = TestDb::new().await;
-    let daemon = db.daemon_with(&fences(&text, "toml").join("\n"), &[]).ready().await;
+    // What the doorbell is off for is found by the poll.
+    let toml = format!("[node]\npoll_interval = \"2s\"\n{}", fences(&text, "toml").join("\n"));
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
     for block in &sql {
         // Each block in a session of its own; a reader does not hurry.
         let session = db.session().await;
@@ -69,6 +71,19 @@ async fn the_sql_api_page_runs_top_to_bottom() {
     assert_eq!(db.get::<String>("select text from public.mail_log").await, "order 1 is paid, by alice");
     let answers: Value = db.get("select result from rowbeat.tasks where definition = 'echo_twice'").await;
     assert_eq!(answers["answers"], 2);
+    let resized: Value = db
+        .get("select jsonb_agg(jsonb_build_array(payload -> 'image', state, attempt) order by payload -> 'image') from rowbeat.tasks where definition = 'resize'")
+        .await;
+    assert_eq!(
+        resized,
+        json!([
+            [7, "completed", 1],
+            [8, "completed", 1],
+            [9, "completed", 2],
+            [10, "scheduled", 1],
+            [11, "completed", 2]
+        ])
+    );
     let who: Value = db.get("select result from rowbeat.tasks where definition = 'who_am_i'").await;
     assert!(who.as_str().unwrap().ends_with("attempt 1"), "{who}");
     db.until("exists (select from rowbeat.tasks where cause ->> 'kind' = 'channel' and state = 'completed')")

@@ -118,3 +118,60 @@ async fn two_phase_commit_works_with_the_doorbell_off_and_the_poll_finds_the_tas
     db.run(&format!("commit prepared '{}'", db.name)).await;
     db.until("select bool_and(state = 'completed') from rowbeat.tasks").await;
 }
+
+#[tokio::test]
+async fn beside_a_busy_daemon_a_hundred_commits_make_less_than_one_notification() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run("update rowbeat.task_definition set keep = 'none', sql_batch = 100").await;
+    let _daemon = db.daemon().ready().await;
+    let ear = db.session_that_listens().await;
+    db.run("insert into rowbeat.task (definition) select 'add_effect' from generate_series(1, 20000)").await;
+    db.until(&format!("not ({})", SOMEBODY_SLEEPS.trim_start_matches("select "))).await;
+    let before = ear.heard().await;
+    let writers = futures_util::future::join_all((0..32).map(|_| db.session())).await;
+    futures_util::future::join_all(writers.iter().map(async |writer| {
+        for _ in 0..100 {
+            writer.execute("insert into rowbeat.task (definition) values ('add_effect')", &[]).await.unwrap();
+        }
+    }))
+    .await;
+    let heard = ear.heard().await - before;
+    assert!(heard < 32, "{heard} notifications for 3,200 commits");
+}
+
+#[tokio::test]
+async fn nobody_rings_when_the_notification_queue_is_filling_up_and_the_poll_finds_the_task() {
+    let db = TestDb::new().await.with_effects().await;
+    // A queue that is really full takes gigabytes: the server's own function tells of one, in this database only.
+    db.run(
+        "set allow_system_table_mods = on;
+         create or replace function pg_catalog.pg_notification_queue_usage() returns double precision
+             language sql parallel restricted as 'select 0.6::double precision'",
+    )
+    .await;
+    let _daemon = db.daemon_with("[node]\npoll_interval = \"300ms\"", &[]).ready().await;
+    let ear = db.session_that_listens().await;
+    for _ in 0..5 {
+        db.until(SOMEBODY_SLEEPS).await;
+        db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
+        db.until("select bool_and(state = 'completed') from rowbeat.tasks").await;
+    }
+    assert_eq!(ear.heard().await, 0);
+}
+
+#[tokio::test]
+async fn an_idle_daemon_hardly_talks_to_the_database() {
+    let db = TestDb::new().await.with_effects().await;
+    let _daemon = db.daemon().ready().await;
+    db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
+    db.until("select bool_and(state = 'completed') from rowbeat.tasks").await;
+    db.until(SOMEBODY_SLEEPS).await;
+    // The server's statistics come late: a window that is counted from the outside, and a generous bound.
+    let transactions =
+        "select pg_stat_get_db_xact_commit(oid) from pg_database where datname = current_database()";
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before: i64 = db.get(transactions).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after: i64 = db.get(transactions).await;
+    assert!(after - before < 50, "{} transactions in five idle seconds", after - before);
+}

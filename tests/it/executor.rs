@@ -214,6 +214,23 @@ async fn plan_perform_settle_runs_each_step_once_and_a_retry_resumes() {
 }
 
 #[tokio::test]
+async fn a_sql_task_whose_settle_raises_has_done_nothing_and_is_retried() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run(
+        "create function public.settle(task jsonb, outcome jsonb, responses jsonb[]) returns jsonb language plpgsql as $$ begin
+             if outcome ->> 'outcome' = 'done' and (task ->> 'attempt')::int = 1 then raise exception 'not yet'; end if; return null; end $$;
+         update rowbeat.task_definition set settle_function = 'public.settle', backoff = '20 ms';",
+    )
+    .await;
+    let _daemon = db.daemon().ready().await;
+    db.run("select rowbeat.enqueue('add_effect')").await;
+    db.until("select state = 'completed' and attempt = 2 from rowbeat.tasks").await;
+    assert_eq!(db.get::<i64>("select count(*) from public.effect").await, 1, "exactly once");
+    let error: String = db.get("select error ->> 'message' from rowbeat.attempt").await;
+    assert_eq!(error, "settle: not yet");
+}
+
+#[tokio::test]
 async fn settle_hears_of_lost_and_cancelled_attempts_too() {
     let db = TestDb::new().await;
     db.run(PLANNED).await;

@@ -83,7 +83,10 @@ impl Server {
         {
             command.env_remove(name);
         }
-        command.env("DATABASE_URL", self.url(database)).stdin(Stdio::null());
+        command
+            .env("DATABASE_URL", self.url(database))
+            .env("XDG_STATE_HOME", self.socket.join("state").join(database))
+            .stdin(Stdio::null());
         command
     }
 
@@ -122,6 +125,21 @@ impl TestDb {
     /// A fresh database without the schema.
     pub async fn empty() -> Self {
         Self::copy_of(None).await
+    }
+
+    /// What `pg_dump` and `psql` make of this one.
+    pub async fn dumped(&self) -> Self {
+        let copy = Self::empty().await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let dump = server().psql(&self.name);
+        let mut command = Command::new("pg_dump");
+        command.arg("--file").arg(file.path());
+        command.envs(dump.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let dumped = command.output().unwrap();
+        assert!(dumped.status.success(), "{dumped:?}");
+        let restored = server().psql(&copy.name).arg("-f").arg(file.path()).output().unwrap();
+        assert!(restored.status.success(), "{restored:?}");
+        copy
     }
 
     async fn copy_of(template: Option<&str>) -> Self {

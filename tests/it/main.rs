@@ -7,24 +7,40 @@
 #![allow(clippy::disallowed_methods, reason = "tests are no loops of the daemon")]
 
 mod harness;
+mod postbox;
+mod web;
 
 mod change;
 mod channel;
+mod chaos;
 mod cli;
 mod cli_private;
 mod cli_table;
 mod config;
 mod connect;
+mod connections;
 mod crash;
 mod docs;
 mod doorbell;
+mod doorbell_model;
 mod embedded;
+mod enqueue;
 mod executor;
 mod failover;
+mod http;
+mod http_guard;
+#[cfg(feature = "kafka")]
+mod kafka;
+mod limit;
 mod migrate;
+mod policy;
 mod queries;
+mod rescue;
 mod schedule;
 mod shutdown;
+mod smtp;
+mod snapshot;
 mod status;
 mod task;
 mod tidy;
+mod worker;

@@ -1,7 +1,7 @@
 //! Tasks: enqueued, claimed, performed, retried, cancelled, and what remains of them.
 
 use rowbeat::db::sqlstate;
-use rowbeat::task::store::{Recorded, Store};
+use rowbeat::task::store::{Claim, Recorded, Store};
 use rowbeat::task::{ClaimedTask, Outcome};
 use serde_json::{Value, json};
 
@@ -13,7 +13,14 @@ async fn node(db: &TestDb) -> i64 {
 }
 
 async fn claim(store: &Store, node: i64) -> Vec<ClaimedTask> {
-    store.claim(node, 100, &["*".to_owned()], &[]).await.unwrap()
+    claim_some(store, node, 100, "*", &[]).await
+}
+
+async fn claim_some(store: &Store, node: i64, limit: i32, queue: &str, except: &[&str]) -> Vec<ClaimedTask> {
+    let queues = [queue.to_owned()];
+    let except: Vec<String> = except.iter().map(|name| (*name).to_owned()).collect();
+    let claim = Claim { node, limit, begin: limit, queues: &queues, except: &except, places: None };
+    store.claim(claim).await.unwrap()
 }
 
 #[tokio::test]
@@ -136,10 +143,10 @@ async fn claims_go_by_priority_then_time_and_leave_the_future_alone() {
              ('add_effect', '\"a\"', 1, now(), 'y'), ('add_effect', '\"later\"', 0, now() + interval '1 hour', 'x')",
     )
     .await;
-    let first = store.claim(node, 1, &["*".to_owned()], &[]).await.unwrap();
+    let first = claim_some(&store, node, 1, "*", &[]).await;
     assert_eq!(first[0].payload, json!("a"), "the better priority first");
-    assert!(store.claim(node, 9, &["*".to_owned()], &["add_effect".to_owned()]).await.unwrap().is_empty());
-    assert!(store.claim(node, 9, &["z".to_owned()], &[]).await.unwrap().is_empty());
+    assert!(claim_some(&store, node, 9, "*", &["add_effect"]).await.is_empty());
+    assert!(claim_some(&store, node, 9, "z", &[]).await.is_empty());
     let rest: Vec<Value> = claim(&store, node).await.into_iter().map(|task| task.payload).collect();
     assert_eq!(rest, [json!("b"), json!("c")]);
     let due = store.next_due(&["*".to_owned()], &[]).await.unwrap().unwrap();

@@ -1,0 +1,32 @@
+-- Features: entitlements that definitions require. A condition is a function of the user's, so it is asked here, every few seconds
+-- and after every edit, never within a claim or somebody's write.
+
+-- Promises: each feature's condition has been asked; one that fails does not hold and says why. Returns how many changed.
+-- Called by: every daemon's reader of definitions. Locks: feature rows whose answer changed. Safe in any number of copies.
+create or replace function rowbeat.check_features() returns integer
+language plpgsql volatile as $$
+declare
+    v_feature  record;
+    v_holds    boolean;
+    v_error    text;
+    v_changed  integer := 0;
+begin
+    for v_feature in select * from rowbeat.feature f where f.condition is not null loop
+        begin
+            execute format('select %s()', rowbeat.resolve_function(v_feature.condition, '()')::regproc) into v_holds;
+            v_error := null;
+        exception when others then
+            v_holds := false;
+            v_error := sqlerrm;
+        end;
+        update rowbeat.feature f set condition_holds = coalesce(v_holds, false), checked_at = rowbeat.now_(), last_error = v_error
+        where f.name = v_feature.name
+            and (f.condition_holds, f.last_error) is distinct from (coalesce(v_holds, false), v_error);
+        v_changed := v_changed + found::integer;
+    end loop;
+    if v_changed > 0 then
+        perform rowbeat.ring('task');
+    end if;
+    return v_changed;
+end $$;
+comment on function rowbeat.check_features() is 'Asks the conditions of all features; returns how many answers changed.';

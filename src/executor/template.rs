@@ -1,0 +1,122 @@
+//! Templates (Jinja's language, by minijinja): text from data, within limits.
+//!
+//! A name that the data does not have is an error, not an empty text. HTML is escaped. A template cannot read files, include
+//! others, run for ever or write without end. Errors name the line as it is written and never show data.
+
+use std::io::{self, Write};
+
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde_json::Value;
+
+/// Instructions that one rendering may take: about a hundred thousand lines of a table.
+const FUEL: u64 = 2_000_000;
+/// Longest result, in bytes.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+/// What a result is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Escape {
+    /// Plain text: values stand as they are.
+    Nothing,
+    /// HTML: values are escaped unless the template marks them as safe.
+    Html,
+}
+
+/// Renders a template; `name` is what messages call it.
+///
+/// # Errors
+/// What is wrong with the template or missing in the data, as text.
+pub(crate) fn render(name: &str, source: &str, data: &Value, escape: Escape) -> Result<String, String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(FUEL));
+    environment.set_auto_escape_callback(move |_| match escape {
+        Escape::Nothing => AutoEscape::None,
+        Escape::Html => AutoEscape::Html,
+    });
+    // It takes any width, and so any amount of memory.
+    environment.remove_filter("indent");
+    let mut page = Page::default();
+    let data = minijinja::Value::from(Serde(data));
+    environment
+        .template_from_named_str(name, source)
+        .and_then(|template| template.render_captured_to(data, &mut page).map(drop))
+        .map_err(|error| describe(name, source, &error))?;
+    String::from_utf8(page.0).map_err(|_| format!("template {name}: the result is no text"))
+}
+
+fn describe(name: &str, source: &str, error: &minijinja::Error) -> String {
+    let problem = match (error.detail(), std::error::Error::source(error)) {
+        (_, Some(cause)) => cause.to_string(),
+        (Some(detail), None) => format!("{}: {detail}", error.kind()),
+        (None, None) => error.kind().to_string(),
+    };
+    let written =
+        error.line().and_then(|line| Some((line, source.lines().nth(line.checked_sub(1)?)?.trim())));
+    match written {
+        Some((line, text)) => {
+            let text: String = text.chars().take(80).collect();
+            format!("template {name}, line {line}: {problem}, in `{text}`")
+        }
+        None => format!("template {name}: {problem}"),
+    }
+}
+
+/// What has been written, up to the longest.
+#[derive(Default)]
+struct Page(Vec<u8>);
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LONGEST {
+            return Err(io::Error::other(format!("the result is longer than {LONGEST} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn error(source: &str, data: &Value) -> String {
+        render("text", source, data, Escape::Nothing).unwrap_err()
+    }
+
+    #[test]
+    fn html_is_escaped_and_text_is_not() {
+        let data = json!({ "name": "<b>Tom & Co</b>", "rows": [1, 2], "net": 12.5 });
+        let source = "{{ name }}{% for row in rows %} {{ row }}{% endfor %} {{ '%.2f' | format(net) }}";
+        assert_eq!(render("t", source, &data, Escape::Nothing).unwrap(), "<b>Tom & Co</b> 1 2 12.50");
+        let html = render("t", source, &data, Escape::Html).unwrap();
+        assert!(html.starts_with("&lt;b&gt;Tom &amp; Co"), "{html}");
+    }
+
+    #[test]
+    fn a_name_that_is_missing_is_an_error_that_shows_where() {
+        let data = json!({ "customer": { "name": "secret" } });
+        let shown = error("Dear {{ customer.name }},\n  you owe {{ customer.amuont }}.", &data);
+        assert_eq!(shown, "template text, line 2: undefined value, in `you owe {{ customer.amuont }}.`");
+        assert!(error("{{ a", &data).contains("line 1: syntax error"), "{}", error("{{ a", &data));
+        assert_eq!(render("t", "{{ x | default('-') }}", &data, Escape::Nothing).unwrap(), "-");
+    }
+
+    #[test]
+    fn templates_run_and_write_within_limits() {
+        let data = json!({ "text": "x".repeat(1 << 20) });
+        let nested = "{% for a in range(9999) %}{% for b in range(9999) %}.{% endfor %}{% endfor %}";
+        assert!(error(nested, &data).contains("fuel"), "{}", error(nested, &data));
+        let long = "{% for a in range(99) %}{{ text }}{% endfor %}";
+        assert!(error(long, &data).contains("longer than"), "{}", error(long, &data));
+        assert!(error("{{ 'a' | indent(99999999999) }}", &data).contains("indent"));
+        assert!(error("{% include '/etc/passwd' %}", &data).contains("line 1"));
+    }
+}
