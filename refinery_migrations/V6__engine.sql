@@ -160,4 +160,23 @@ create type rowbeat.lane as (
     after_id      bigint,
     limited       boolean
 );
+create type rowbeat.claimed as (
+    id           bigint,
+    attempt      integer,
+    definition   text,
+    payload      jsonb,
+    queue        text,
+    priority     smallint,
+    run_at       timestamptz,
+    cause        jsonb,
+    begun        boolean,
+    lease_until  timestamptz,
+    executor     text,
+    effect       jsonb,
+    planned      boolean,
+    settled      boolean,
+    sql_batch    smallint,
+    timeout      interval
+);
+comment on type rowbeat.claimed is 'A task that was claimed, and what its definition says of how to run it.';
 comment on type rowbeat.lane is 'Tasks of one definition with the same queue and priority, from a place in their order on; limited: slots are needed.';

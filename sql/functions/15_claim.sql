@@ -79,12 +79,13 @@ comment on function rowbeat.lock_lane(rowbeat.lane, integer, timestamptz) is 'Lo
 
 -- Promises: up to p_limit due tasks run on p_node from now, each with its next attempt number; the first p_begin of them start at once,
 --   the others are claimed ahead. p_lanes: where to look; null: everywhere, and a daemon gives arrivals with a serial key their turn first.
+-- The definition comes along as the claim saw it: the caller's own snapshot may be older than the definition is.
 -- Called by: dispatchers, and claim for foreign workers (p_lease: until when they have them).
 -- Locks: slots of limits, then task rows; waits for nobody.
 create or replace function rowbeat.claim_tasks(
     p_node bigint, p_limit integer, p_begin integer, p_queues text[], p_except text[], p_lanes rowbeat.lane[],
     p_only text[] default null, p_external boolean default false, p_lease interval default null
-) returns setof rowbeat.task
+) returns setof rowbeat.claimed
 language plpgsql volatile set search_path = '' as $$
 declare
     v_now      timestamptz := rowbeat.now_();
@@ -129,14 +130,15 @@ begin
             unique_key = case when d.unique_until = 'finish' then t.unique_key end
         from rowbeat.task_definition d
         where d.name = t.definition and t.ctid = any (v_tids)
-        returning t.*;
+        returning t.id, t.attempt, t.definition, t.payload, t.queue, t.priority, t.run_at, t.cause, t.begun, t.lease_until, d.executor,
+            nullif(d.effect, '{}'), d.plan_function is not null, d.settle_function is not null, d.sql_batch, coalesce(t.timeout, d.timeout);
     end if;
 end $$;
 comment on function rowbeat.claim_tasks(bigint, integer, integer, text[], text[], rowbeat.lane[], text[], boolean, interval) is 'Claims due tasks for a node or worker.';
 
 -- Promises: one due task that two nodes in a row died with runs on p_node from now; its pauses and limits hold as always.
 -- Called by: dispatchers with nothing else in hand. Locks: as claim_tasks, and one isolated task without waiting.
-create or replace function rowbeat.claim_isolated(p_node bigint, p_queues text[], p_except text[]) returns setof rowbeat.task
+create or replace function rowbeat.claim_isolated(p_node bigint, p_queues text[], p_except text[]) returns setof rowbeat.claimed
 language plpgsql volatile set search_path = '' as $$
 declare
     v_task  rowbeat.task;

@@ -45,9 +45,8 @@ begin
     where n.id in (select w.id from rowbeat.node w
         where w.id = v_node and w.heartbeat_at < rowbeat.now_() - interval '10 seconds' for update skip locked);
     return query
-    select c.id, c.attempt, c.definition, c.payload, c.cause, coalesce(c.timeout, d.timeout), c.lease_until
+    select c.id, c.attempt, c.definition, c.payload, c.cause, c.timeout, c.lease_until
     from rowbeat.claim_tasks(v_node, p_limit, p_limit, p_queues, '{}', null, p_definitions, true, p_lease) c
-    join rowbeat.task_definition d on d.name = c.definition
     order by c.priority, c.run_at, c.id;
 end $$;
 comment on function rowbeat.claim(text, integer, text[], text[], interval) is 'Claims due tasks of external definitions for a foreign worker.';

@@ -2,22 +2,16 @@
 -- $1 node · $2 how many · $3 how many of them start at once · $4 queues ({*}: all) · $5 definitions this node cannot perform
 -- $6 to $10: where to look, a lane each: queue, priority, definition, run_at and id to begin after; null: everywhere
 -- $11 begin this many milliseconds before now at the latest
-select t.id, t.attempt, t.definition, t.payload, t.queue, t.priority, t.run_at, t.cause, t.begun, d.executor,
-    nullif(d.effect, '{}') as effect, d.plan_function is not null as planned, d.settle_function is not null as settled, d.sql_batch,
-    (extract(epoch from coalesce(t.timeout, d.timeout)) * 1000)::bigint as timeout_ms
+select c.*, (extract(epoch from c.timeout) * 1000)::bigint as timeout_ms
 from rowbeat.claim_tasks($1, $2, $3, $4, $5, case when $6::text[] is not null then array(
     select row(l.queue, l.priority, l.definition, least(l.run_at, trail.at), case when l.run_at <= trail.at then l.id else 0 end, null)::rowbeat.lane
     from unnest($6::text[], $7::smallint[], $8::text[], $9::timestamptz[], $10::bigint[]) l (queue, priority, definition, run_at, id),
-        (select rowbeat.now_() - $11::bigint * interval '1 millisecond' as at) trail) end) t
-join rowbeat.task_definition d on d.name = t.definition
+        (select rowbeat.now_() - $11::bigint * interval '1 millisecond' as at) trail) end) c
 
 -- name: claim_isolated
 -- Claims a task that two nodes in a row died with, for a node that has nothing else in hand. $1 node · $2, $3 as $4, $5 of claim
-select t.id, t.attempt, t.definition, t.payload, t.queue, t.priority, t.run_at, t.cause, t.begun, d.executor,
-    nullif(d.effect, '{}') as effect, d.plan_function is not null as planned, d.settle_function is not null as settled, d.sql_batch,
-    (extract(epoch from coalesce(t.timeout, d.timeout)) * 1000)::bigint as timeout_ms
-from rowbeat.claim_isolated($1, $2, $3) t
-join rowbeat.task_definition d on d.name = t.definition
+select c.*, (extract(epoch from c.timeout) * 1000)::bigint as timeout_ms
+from rowbeat.claim_isolated($1, $2, $3) c
 
 -- name: next_due
 -- When to look for work again, in milliseconds from now; null: nothing is to come. $1 queues · $2 definitions this node cannot perform

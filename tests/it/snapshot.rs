@@ -62,3 +62,38 @@ async fn a_claim_from_the_last_place_does_not_walk_over_what_an_old_snapshot_kee
     assert!(from_the_head > 3 * from_the_last_place, "{from_the_head} pages, or there is nothing to show");
     holder.batch_execute("commit").await.unwrap();
 }
+
+/// The definition and its first task may come in one transaction, and that between a claim's beginning and its look.
+#[tokio::test]
+async fn a_claim_that_began_before_the_definition_was_there_tells_all_of_the_task() {
+    let db = TestDb::new().await;
+    let node: i64 = db.get("select rowbeat.register_node('test', '0', 1, '1 hour', null, '{*}')").await;
+    let claim = rowbeat::db::query::text("task.claim")
+        .replace("claim_tasks($1, $2, $3,", "claim_tasks($1, (select $2::integer from pg_sleep(1)), $3,");
+    assert!(claim.contains("pg_sleep"), "{claim}");
+    let session = db.session().await;
+    let claimed = async {
+        let none: Option<Vec<String>> = None;
+        let (times, ids): (Option<Vec<chrono::DateTime<chrono::Utc>>>, Option<Vec<i64>>) = (None, None);
+        let places: Option<Vec<i16>> = None;
+        let (everything, nothing) = (vec!["*".to_owned()], Vec::<String>::new());
+        session
+            .query(
+                &claim,
+                &[&node, &10, &10, &everything, &nothing, &none, &places, &none, &times, &ids, &0_i64],
+            )
+            .await
+            .unwrap()
+    };
+    let enqueue = async {
+        db.until("exists (select from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database())").await;
+        db.run(
+            "insert into rowbeat.task_definition (name, executor, function) values ('late', 'sql', 'public.late');
+             insert into rowbeat.task (definition) values ('late');",
+        )
+        .await;
+    };
+    let (claimed, ()) = tokio::join!(claimed, enqueue);
+    assert_eq!(claimed.len(), 1, "a claimed task that nobody is told of would run for ever");
+    assert_eq!(claimed[0].get::<_, &str>("executor"), "sql");
+}
