@@ -176,7 +176,8 @@ create type rowbeat.claimed as (
     planned      boolean,
     settled      boolean,
     sql_batch    smallint,
-    timeout      interval
+    timeout      interval,
+    revision     bigint
 );
 comment on type rowbeat.claimed is 'A task that was claimed, and what its definition says of how to run it.';
 comment on type rowbeat.lane is 'Tasks of one definition with the same queue and priority, from a place in their order on; limited: slots are needed.';

@@ -13,6 +13,7 @@ pub mod cursor;
 pub mod dispatcher;
 pub mod host;
 pub mod node;
+pub mod pace;
 pub mod pruner;
 pub mod rescuer;
 pub mod running;
@@ -93,6 +94,8 @@ pub struct ClaimedTask {
     pub sql_batch: usize,
     /// Limit of one attempt, in milliseconds.
     pub timeout_ms: u64,
+    /// Which version of the definition the claim saw.
+    pub revision: i64,
 }
 
 #[cfg(test)]
@@ -115,6 +118,7 @@ impl ClaimedTask {
             settled: false,
             sql_batch: 1,
             timeout_ms: 1000,
+            revision: 0,
         }
     }
 }

@@ -60,47 +60,53 @@ begin
 end $$;
 comment on function rowbeat.perform_sql(bigint, integer, bigint) is 'Runs a sql task''s function and records it, in one transaction.';
 
--- Promises: what perform_sql does, as one statement for the tasks of this definition that need nothing more: no settle function, no slots, no
---   serial key. $1 task · $2 attempt · $3 node; gives how many it ended: 0 means that it did nothing, and perform_sql is asked. A
---   third of the cost: it is planned once a session. Null: the function does not exist, or there is a settle function.
--- Called by: every daemon, when it reads the definitions. SQLSTATEs of the statement: RB003, and whatever the function raises.
+-- Promises: what perform_sql does, as one statement for the tasks of this definition as it is now. $1 task · $2 attempt · $3 node. It is planned
+--   once a session and does nothing that the definition does not ask for: a fraction of the cost. Null: the function does not exist, or
+--   a settle function wants more.
+-- Called by: every daemon, when it reads the definitions; a task whose claim saw another revision goes to perform_sql. SQLSTATEs of the
+--   statement: RB003, and whatever the function raises. Locks: as perform_sql.
 create or replace function rowbeat.sql_statement(p_definition rowbeat.task_definition) returns text
 language plpgsql stable set search_path = '' as $$
 declare
     v_function  regprocedure;
-    v_void      boolean;
+    v_result    text;
+    v_kept      text := '';
+    v_after     text := '';
 begin
     if p_definition.executor <> 'sql' or p_definition.settle_function is not null then
         return null;
     end if;
     v_function := rowbeat.resolve_function(p_definition.function, '(jsonb)');
-    select f.prorettype = 'void'::regtype into v_void from pg_catalog.pg_proc f where f.oid = v_function;
-    return format($statement$
-        with held as materialized (
-            select t.id, t.payload, set_config('rowbeat.task_id', t.id::text, true), set_config('rowbeat.attempt', t.attempt::text, true),
-                set_config('rowbeat.cause', coalesce(t.cause::text, ''), true)
-            from rowbeat.task t join rowbeat.task_definition d on d.name = t.definition
-            where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running' and not t.slots and t.serial_key is null
-                and d.function = %2$L and d.settle_function is null
-        ), called as materialized (
-            select h.id, %1$s(h.payload) as value from held h
-        ), done as (
-            delete from rowbeat.task t where t.id in (select c.id from called c)
-                and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running'
-            returning t.*
-        ), kept as (
+    if p_definition.keep = 'all' then
+        select case when f.prorettype = 'void'::regtype or p_definition.redact then 'null' else 'to_jsonb(called.value)' end
+        into v_result from pg_catalog.pg_proc f where f.oid = v_function;
+        v_kept := format($statement$, kept as (
             insert into rowbeat.finished_task (slot, id, definition, payload, queue, priority, cause, state, outcome, result, attempt, failures,
-                max_attempts, timeout, unique_key, node, created_at, run_at, started_at, finished_at, expires_on, redacted)
-            select rowbeat.slot_of(n.today + d.keep_days), done.id, done.definition, case when d.redact then '{}' else done.payload end, done.queue,
-                done.priority, done.cause, 'completed', 'done', case when not d.redact then %3$s end, done.attempt, done.failures,
-                done.max_attempts, done.timeout, done.unique_key, done.claimed_by, done.created_at, done.run_at, done.claimed_at,
-                n.at, n.today + d.keep_days, d.redact
-            from done join called c on c.id = done.id join rowbeat.task_definition d on d.name = done.definition and d.keep = 'all'
+                max_attempts, timeout, unique_key, serial_key, node, created_at, run_at, started_at, finished_at, expires_on, redacted)
+            select rowbeat.slot_of(n.today + %1$s), done.id, done.definition, %2$s, done.queue,
+                done.priority, done.cause, 'completed', 'done', %3$s, done.attempt, done.failures,
+                done.max_attempts, done.timeout, done.unique_key, done.serial_key, done.claimed_by, done.created_at, done.run_at, done.claimed_at,
+                n.at, n.today + %1$s, %4$L
+            from done cross join called
             cross join (select now_.at, (now_.at at time zone 'UTC')::date as today from (select rowbeat.now_() as at) now_) n
-        )
-        select d.n, case when h.n > d.n then rowbeat.refuse_stale($1, $2) end
-        from (select count(*) as n from done) d, (select count(*) as n from held) h$statement$,
-        v_function::regproc, p_definition.function, case when v_void then 'null::jsonb' else 'to_jsonb(c.value)' end);
+            returning 1
+        )$statement$, p_definition.keep_days, case when p_definition.redact then $empty$'{}'$empty$ else 'done.payload' end, v_result,
+            p_definition.redact);
+        v_after := ' cross join (select count(*) from kept) recorded';
+    end if;
+    return format($statement$
+        with called as materialized (
+            select set_config('rowbeat.task_id', t.id::text, true), set_config('rowbeat.attempt', t.attempt::text, true),
+                set_config('rowbeat.cause', coalesce(t.cause::text, ''), true), %1$s(t.payload) as value
+            from rowbeat.task t where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running'
+        ), done as (
+            delete from rowbeat.task t
+            where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running' and exists (select from called)
+            returning t.*
+        )%2$s
+        select case when done.id is null then rowbeat.refuse_stale($1, $2) end, case when done.slots then rowbeat.release_slots($1) end,
+            case when done.serial_key is not null then rowbeat.release_serial($1, done.serial_key) end
+        from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after);
 exception when sqlstate 'RB002' then
     return null;
 end $$;

@@ -131,7 +131,8 @@ begin
         from rowbeat.task_definition d
         where d.name = t.definition and t.ctid = any (v_tids)
         returning t.id, t.attempt, t.definition, t.payload, t.queue, t.priority, t.run_at, t.cause, t.begun, t.lease_until, d.executor,
-            nullif(d.effect, '{}'), d.plan_function is not null, d.settle_function is not null, d.sql_batch, coalesce(t.timeout, d.timeout);
+            nullif(d.effect, '{}'), d.plan_function is not null, d.settle_function is not null, d.sql_batch, coalesce(t.timeout, d.timeout),
+            d.xmin::text::bigint;
     end if;
 end $$;
 comment on function rowbeat.claim_tasks(bigint, integer, integer, text[], text[], rowbeat.lane[], text[], boolean, interval) is 'Claims due tasks for a node or worker.';

@@ -80,7 +80,7 @@ from rowbeat.task_definition d where d.executor <> 'sql'
 
 -- name: sql_statements
 -- The statements of plain sql definitions.
-select d.name, s.statement from rowbeat.task_definition d cross join lateral rowbeat.sql_statement(d) s (statement)
+select d.name, d.xmin::text::bigint as revision, s.statement from rowbeat.task_definition d cross join lateral rowbeat.sql_statement(d) s (statement)
 where d.executor = 'sql' and s.statement is not null
 
 -- name: enqueue

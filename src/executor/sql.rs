@@ -1,15 +1,19 @@
 //! `sql`: a database function, run and recorded in one transaction, so exactly once.
 //!
 //! The server enforces the time limit (`statement_timeout`) and is told to cancel when the attempt is: dropping the future
-//! alone would leave the statement running. Sessions are cleaned before they go back to the pool.
+//! alone would leave the statement running. Sessions are cleaned after every transaction.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, VecDeque};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError, TimeoutType};
+use deadpool_postgres::{Object, Pool};
+use futures_util::future::{MaybeDone, maybe_done};
+use futures_util::poll;
 use serde_json::{Value, json};
-use tokio_postgres::Row;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
@@ -23,13 +27,17 @@ const CANCEL_AGAIN: Duration = Duration::from_millis(200);
 const CLEAN: &str = "close all; set session authorization default; reset all; unlisten *; \
      select pg_advisory_unlock_all(); discard temp; discard sequences";
 
-type Parameter<'a> = &'a (dyn ToSql + Sync);
+/// The longest time limit that the server takes.
+const LONGEST_MS: u64 = 2_147_483_647;
+
+type Parameters = Vec<Box<dyn ToSql + Sync + Send>>;
+type Transacting = Pin<Box<dyn Future<Output = (Result<Vec<tokio_postgres::Row>, DbError>, bool)> + Send>>;
+type Cancelled<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// What a transaction does.
 struct Work<'a> {
-    statement: &'a str,
-    parameters: &'a [Parameter<'a>],
-    limit_ms: u64,
+    parameters: Parameters,
+    cancelled: Cancelled<'a>,
 }
 
 /// How a sql task's transaction ended.
@@ -57,29 +65,40 @@ pub struct SqlExecutor {
     pool: Pool,
     connector: Connector,
     statements: Statements,
+    seats: Arc<Seats>,
+}
+
+/// The sessions, each with the time limit that is set in it. They never go back to the pool, which would forget the limit.
+struct Seats {
+    free: Semaphore,
+    idle: Mutex<Vec<(Object, u64)>>,
 }
 
 /// The statements of plain sql definitions, as the database makes them; kept up to date by the reader of definitions.
 #[derive(Clone, Default)]
 pub struct Statements {
-    by_definition: Arc<RwLock<HashMap<String, Arc<str>>>>,
+    by_definition: Arc<RwLock<HashMap<String, (i64, Arc<str>)>>>,
 }
 
 impl Statements {
     /// Takes the place of what was known.
-    pub fn replace(&self, statements: HashMap<String, Arc<str>>) {
+    pub fn replace(&self, statements: HashMap<String, (i64, Arc<str>)>) {
         *self.by_definition.write().unwrap_or_else(PoisonError::into_inner) = statements;
     }
 
-    fn of(&self, definition: &str) -> Option<Arc<str>> {
-        self.by_definition.read().unwrap_or_else(PoisonError::into_inner).get(definition).cloned()
+    fn of(&self, task: &ClaimedTask) -> Option<Arc<str>> {
+        let statements = self.by_definition.read().unwrap_or_else(PoisonError::into_inner);
+        let (revision, statement) = statements.get(&task.definition)?;
+        (*revision == task.revision).then(|| Arc::clone(statement))
     }
 }
 
 impl SqlExecutor {
-    /// Takes its sessions from a pool that cleans them when they come back.
+    /// Uses all sessions of this pool.
     pub fn new(pool: Pool, connector: Connector) -> Self {
-        Self { pool, connector, statements: Statements::default() }
+        let free = Semaphore::new(pool.status().max_size);
+        let seats = Arc::new(Seats { free, idle: Mutex::default() });
+        Self { pool, connector, statements: Statements::default(), seats }
     }
 
     /// The statements that it knows.
@@ -87,29 +106,24 @@ impl SqlExecutor {
         &self.statements
     }
 
-    /// Runs and records one task.
-    pub async fn run(&self, task: &ClaimedTask, cancel: &CancellationToken) -> Transaction {
-        let parameters: [Parameter; 3] = [&task.id, &task.attempt, &task.node];
-        let run = async |statement: &str| {
-            let work = Work { statement, parameters: &parameters, limit_ms: task.timeout_ms };
-            self.transact(work, cancel.cancelled()).await
-        };
-        let plain = match self.statements.of(&task.definition) {
-            Some(statement) => run(&statement).await,
-            None => Some(Ok(Vec::new())),
-        };
-        let ended = match plain {
-            // The task needs more than the plain statement does.
-            Some(Ok(rows)) if rows.first().is_none_or(|row| row.get::<_, i64>("n") == 0) => {
-                run(query::text("task.perform_sql")).await
-            }
-            ended => ended,
-        };
-        match ended {
-            None => Transaction::NotBegun,
-            Some(Ok(_)) => Transaction::Committed,
-            Some(Err(error)) => classify(&error, cancel.is_cancelled()),
-        }
+    /// Runs and records tasks of one definition one after the other, each in a transaction of its own, all of them on their way at once.
+    pub async fn run<'a>(&'a self, tasks: &[(&ClaimedTask, &'a CancellationToken)]) -> Row<'a> {
+        let Some((first, _)) = tasks.first() else { return Row::none(self) };
+        let planned = self.statements.of(first);
+        let statement = planned.as_deref().unwrap_or(query::text("task.perform_sql"));
+        let works = tasks.iter().map(|(task, cancel)| Work {
+            parameters: vec![Box::new(task.id), Box::new(task.attempt), Box::new(task.node)],
+            cancelled: Box::pin(cancel.cancelled()),
+        });
+        self.begin(statement, first.timeout_ms, works.collect()).await
+    }
+
+    /// Whether tasks can go in one row: the same statement runs them, within the same time.
+    pub fn alike(&self, one: &ClaimedTask, other: &ClaimedTask) -> bool {
+        one.definition == other.definition
+            && one.timeout_ms == other.timeout_ms
+            && self.statements.of(one).is_some()
+            && self.statements.of(other).is_some()
     }
 
     /// Runs and records tasks of one definition in one transaction, within the time limit of one; those it left out. `None`: they
@@ -117,85 +131,173 @@ impl SqlExecutor {
     pub async fn run_batch(
         &self,
         tasks: &[&ClaimedTask],
-        cancelled: impl Future<Output = ()>,
+        cancelled: impl Future<Output = ()> + Send,
     ) -> Option<Vec<i64>> {
         let first = tasks.first()?;
         let ids: Vec<i64> = tasks.iter().map(|task| task.id).collect();
         let attempts: Vec<i32> = tasks.iter().map(|task| task.attempt).collect();
-        let parameters: [Parameter; 3] = [&ids, &attempts, &first.node];
+        let parameters: Parameters = vec![Box::new(ids), Box::new(attempts), Box::new(first.node)];
+        let work = Work { parameters, cancelled: Box::pin(cancelled) };
         let statement = query::text("task.perform_sql_batch");
-        let work = Work { statement, parameters: &parameters, limit_ms: first.timeout_ms };
-        let left_out = self.transact(work, cancelled).await?;
+        let left_out = self.begin(statement, first.timeout_ms, vec![work]).await.answer().await?;
         left_out
-            .inspect_err(|error| tracing::debug!(%error, tasks = ids.len(), "shared transaction rolled back"))
+            .inspect_err(
+                |error| tracing::debug!(%error, tasks = tasks.len(), "shared transaction rolled back"),
+            )
             .map(|rows| rows.iter().map(|row| row.get("id")).collect())
             .ok()
     }
 
-    /// `None`: no session could be had.
-    async fn transact(
-        &self,
-        work: Work<'_>,
-        cancelled: impl Future<Output = ()>,
-    ) -> Option<Result<Vec<Row>, DbError>> {
-        tokio::pin!(cancelled);
-        let session = tokio::select! {
-            session = self.session() => session?,
-            () = &mut cancelled => return None,
+    async fn begin<'a>(&'a self, statement: &str, limit_ms: u64, mut works: Vec<Work<'a>>) -> Row<'a> {
+        let mut row = Row::none(self);
+        let Some(first) = works.first_mut() else { return row };
+        let seat = tokio::select! {
+            seat = self.session() => seat,
+            () = &mut first.cancelled => None,
         };
-        let canceller = session.cancel_token();
-        let (ended, reusable) = {
-            let work = transaction(&session, work);
-            tokio::pin!(work);
-            tokio::select! {
-                ended = &mut work => ended,
-                () = cancelled => loop {
-                    // A request that comes between two statements has no effect: ask until it has ended.
-                    self.connector.cancel(canceller.clone()).await;
-                    if let Ok((ended, _)) = tokio::time::timeout(CANCEL_AGAIN, &mut work).await {
-                        // The driver does not wait until the server has read a request: it must not hit another task.
-                        break (ended, false);
-                    }
-                },
+        let Some((permit, session, set_ms)) = seat else { return row };
+        let session = Arc::new(session);
+        row.seat = Some((permit, Arc::clone(&session), limit_ms));
+        let statement = match session.prepare_cached(statement).await {
+            Ok(statement) => statement,
+            Err(error) => {
+                row.reusable = false;
+                row.refused = Some(error.into());
+                return row;
             }
         };
-        if !reusable {
-            drop(Object::take(session));
+        let limit = format!("set statement_timeout = {}", limit_ms.clamp(1, LONGEST_MS));
+        let clean: Arc<str> = format!("{CLEAN}; {limit}").into();
+        let mut limited = pin!(session.batch_execute(&limit));
+        if set_ms != limit_ms {
+            // Without an answer none of the others has one either.
+            let _ = poll!(&mut limited);
         }
-        Some(ended)
+        for work in works {
+            let transaction =
+                transaction(Arc::clone(&session), statement.clone(), work.parameters, Arc::clone(&clean));
+            // Polled once, it is on its way; the driver keeps the order.
+            let mut transaction = maybe_done(Box::pin(transaction) as Transacting);
+            let _ = poll!(&mut transaction);
+            row.pending.push_back((transaction, work.cancelled));
+        }
+        row
     }
 
-    /// A session; waits as long as the others are busy.
-    async fn session(&self) -> Option<Object> {
-        loop {
-            match self.pool.get().await {
-                Ok(session) => return Some(session),
-                Err(PoolError::Timeout(TimeoutType::Wait)) => {}
-                Err(error) => {
-                    tracing::debug!(error = %DbError::from(error), "no session for a sql task");
-                    return None;
-                }
+    /// A session and the time limit that is set in it; waits as long as the others are busy.
+    async fn session(&self) -> Option<(SemaphorePermit<'_>, Object, u64)> {
+        let permit = self.seats.free.acquire().await.ok()?;
+        while let Some((session, limit_ms)) = self.seats.idle().pop() {
+            if !session.is_closed() {
+                return Some((permit, session, limit_ms));
+            }
+            drop(Object::take(session));
+        }
+        match self.pool.get().await {
+            Ok(session) => Some((permit, session, 0)),
+            Err(error) => {
+                tracing::debug!(error = %DbError::from(error), "no session for a sql task");
+                None
             }
         }
     }
 }
 
-/// One statement, which is one transaction, between setting the limit and cleaning up, in one round trip: the server never waits for
-/// this node with a transaction open, so a node that is stopped or cut off holds nothing. Also tells whether the session can be
-/// used again.
-async fn transaction(session: &Object, work: Work<'_>) -> (Result<Vec<Row>, DbError>, bool) {
-    let statement = match session.prepare_cached(work.statement).await {
-        Ok(statement) => statement,
-        Err(error) => return (Err(error.into()), false),
-    };
-    let limit = format!("set statement_timeout = {}", work.limit_ms.max(1));
-    let (limited, performed, cleaned) = futures_util::future::join3(
-        session.batch_execute(&limit),
-        session.query(&statement, work.parameters),
-        session.batch_execute(CLEAN),
-    )
-    .await;
-    (limited.and(performed).map_err(DbError::from), cleaned.is_ok())
+impl Seats {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Object, u64)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One statement, which is one transaction, and cleaning up, in one round trip: the server never waits for this node with a transaction
+/// open, so a node that is stopped or cut off holds nothing. Also tells whether the session can be used again.
+async fn transaction(
+    session: Arc<Object>,
+    statement: Statement,
+    parameters: Parameters,
+    clean: Arc<str>,
+) -> (Result<Vec<tokio_postgres::Row>, DbError>, bool) {
+    let parameters: Vec<_> = parameters.iter().map(|parameter| &**parameter as _).collect();
+    let (performed, cleaned) =
+        futures_util::future::join(session.query(&statement, &parameters), session.batch_execute(&clean))
+            .await;
+    (performed.map_err(DbError::from), cleaned.is_ok())
+}
+
+/// Transactions on their way in one session, in order.
+pub struct Row<'a> {
+    executor: &'a SqlExecutor,
+    seat: Option<(SemaphorePermit<'a>, Arc<Object>, u64)>,
+    pending: VecDeque<(MaybeDone<Transacting>, Cancelled<'a>)>,
+    refused: Option<DbError>,
+    reusable: bool,
+    cancelled: bool,
+}
+
+impl<'a> Row<'a> {
+    fn none(executor: &'a SqlExecutor) -> Self {
+        Self {
+            executor,
+            seat: None,
+            pending: VecDeque::new(),
+            refused: None,
+            reusable: true,
+            cancelled: false,
+        }
+    }
+
+    /// How the next of them ended.
+    pub async fn next(&mut self) -> Transaction {
+        match self.answer().await {
+            None => Transaction::NotBegun,
+            Some(Ok(_)) => Transaction::Committed,
+            Some(Err(error)) => classify(&error, self.cancelled),
+        }
+    }
+
+    /// The answer to the next of them; `None`: it has not begun.
+    async fn answer(&mut self) -> Option<Result<Vec<tokio_postgres::Row>, DbError>> {
+        let Some((mut transaction, cancelled)) = self.pending.pop_front() else {
+            return self.refused.take().map(Err);
+        };
+        let (_, session, _) = self.seat.as_ref()?;
+        tokio::select! {
+            biased;
+            () = &mut transaction => {}
+            () = cancelled => {
+                // The driver does not wait until the server has read a request, which may hit whatever comes next here.
+                self.cancelled = true;
+                self.reusable = false;
+                let canceller = session.cancel_token();
+                loop {
+                    // A request that comes between two statements has no effect: ask until it has ended.
+                    self.executor.connector.cancel(canceller.clone()).await;
+                    if tokio::time::timeout(CANCEL_AGAIN, &mut transaction).await.is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
+        let (performed, cleaned) = Pin::new(&mut transaction).take_output()?;
+        self.reusable &= cleaned;
+        Some(performed)
+    }
+}
+
+impl Drop for Row<'_> {
+    fn drop(&mut self) {
+        let all_ended = self.pending.is_empty();
+        self.pending.clear();
+        let Some((permit, session, limit_ms)) = self.seat.take() else { return };
+        if let Ok(session) = Arc::try_unwrap(session) {
+            if self.reusable && all_ended {
+                self.executor.seats.idle().push((session, limit_ms));
+            } else {
+                drop(Object::take(session));
+            }
+        }
+        drop(permit);
+    }
 }
 
 fn classify(error: &DbError, cancelled: bool) -> Transaction {

@@ -55,7 +55,10 @@ impl Runner {
                 return Ended::With(stopped(ticket.reason()));
             }
             match task.executor {
-                ExecutorKind::Sql => self.run_sql(&task, &ticket).await,
+                ExecutorKind::Sql => {
+                    let mut row = self.sql.run(&[(&task, ticket.token())]).await;
+                    ended(row.next().await, &task, &ticket)
+                }
                 ExecutorKind::Exec
                 | ExecutorKind::Native
                 | ExecutorKind::Http
@@ -89,16 +92,27 @@ impl Runner {
         }
     }
 
-    async fn run_sql(&self, task: &ClaimedTask, ticket: &Ticket) -> Ended {
-        match self.sql.run(task, ticket.token()).await {
-            Transaction::Committed | Transaction::Stale => Ended::Recorded,
-            Transaction::Raised(error) => Ended::With(Outcome::Failed(error, None)),
-            Transaction::TimedOut => Ended::With(timed_out(task)),
-            Transaction::Cancelled => Ended::With(stopped(ticket.reason())),
-            Transaction::NotBegun if ticket.token().is_cancelled() => Ended::With(stopped(ticket.reason())),
-            Transaction::NotBegun => Ended::With(Outcome::Snoozed(BEGIN_AGAIN)),
-            // Had it committed, the task is gone and this record is refused as stale.
-            Transaction::Unknown(error) => Ended::With(Outcome::Lost(error)),
+    /// Runs claimed sql tasks of one definition one after the other in one session, each in a transaction of its own.
+    pub async fn run_row(&self, members: Vec<(ClaimedTask, Ticket)>, mut each: impl FnMut()) {
+        let tokens: Vec<_> = members.iter().map(|(_, ticket)| ticket.token().clone()).collect();
+        let tasks: Vec<_> = members.iter().map(|(task, _)| task).zip(&tokens).collect();
+        let mut row = self.sql.run(&tasks).await;
+        let mut broken = false;
+        for (task, ticket) in members {
+            let transaction = row.next().await;
+            each();
+            let outcome = match transaction {
+                // Its session had broken before it could begin.
+                Transaction::Unknown(_) if broken => Outcome::Interrupted,
+                transaction => {
+                    broken = matches!(transaction, Transaction::Unknown(_));
+                    match ended(transaction, &task, &ticket) {
+                        Ended::Recorded => continue,
+                        Ended::With(outcome) => outcome,
+                    }
+                }
+            };
+            self.store.record(&task, outcome).await;
         }
     }
 
@@ -147,6 +161,19 @@ impl Runner {
             Err(Failure::Reject(error)) => Err(Ended::With(Outcome::Rejected(error))),
             Err(Failure::Snooze(after)) => Err(Ended::With(Outcome::Snoozed(after))),
         }
+    }
+}
+
+fn ended(transaction: Transaction, task: &ClaimedTask, ticket: &Ticket) -> Ended {
+    match transaction {
+        Transaction::Committed | Transaction::Stale => Ended::Recorded,
+        Transaction::Raised(error) => Ended::With(Outcome::Failed(error, None)),
+        Transaction::TimedOut => Ended::With(timed_out(task)),
+        Transaction::Cancelled => Ended::With(stopped(ticket.reason())),
+        Transaction::NotBegun if ticket.token().is_cancelled() => Ended::With(stopped(ticket.reason())),
+        Transaction::NotBegun => Ended::With(Outcome::Snoozed(BEGIN_AGAIN)),
+        // Had it committed, the task is gone and this record is refused as stale.
+        Transaction::Unknown(error) => Ended::With(Outcome::Lost(error)),
     }
 }
 

@@ -8,7 +8,7 @@
 //! attempts; when the answer to a claim may have been lost, the list is compared with the database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::Runner;
 use super::cursor::{Cursor, Look};
+use super::pace::Pace;
 use super::running::{Running, Ticket};
 use super::store::Claim;
 use super::{ClaimedTask, ExecutorKind, Node, Outcome};
@@ -27,45 +28,12 @@ use crate::service::{Crew, Loop, Pass};
 /// still ran must have ended.
 const COMPARE_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(40)];
 
-/// Claimed ahead is what the slots work off in this time, and no more than so many.
-const AHEAD: Duration = Duration::from_millis(20);
-const MOST_AHEAD: u64 = 990;
 /// A transaction that enqueues is expected to commit within this time; what comes later waits for a look from the head.
 const TRAIL: Duration = Duration::from_secs(2);
 /// For so long at a stretch nothing is claimed while tasks wait that must run alone.
 const EMPTY_HANDS: Duration = Duration::from_secs(30);
 /// A task that was claimed ahead and got no slot in this time is given back.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long attempts take, as a moving average in microseconds (0: not known yet), and how many have ended.
-#[derive(Default)]
-pub struct Pace {
-    micros: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Pace {
-    fn note(&self, took: Duration, attempts: usize) {
-        let attempts = u64::try_from(attempts).unwrap_or(1).max(1);
-        self.ended.fetch_add(attempts, Ordering::Relaxed);
-        let took = (u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / attempts).max(1);
-        let old = self.micros.load(Ordering::Relaxed);
-        // Two attempts at once may lose one of the notes: it is only an average.
-        self.micros.store(if old == 0 { took } else { old - old / 8 + took / 8 }.max(1), Ordering::Relaxed);
-    }
-
-    /// How many attempts ended so far.
-    pub fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// How many tasks to claim ahead for so many slots.
-    fn ahead(&self, slots: usize) -> usize {
-        let ahead = u64::try_from(AHEAD.as_micros()).unwrap_or(0).saturating_mul(slots as u64);
-        let micros = self.micros.load(Ordering::Relaxed);
-        usize::try_from(ahead.checked_div(micros).unwrap_or(0).min(MOST_AHEAD)).unwrap_or(0)
-    }
-}
 
 /// What the dispatcher is given.
 pub struct Dispatcher {
@@ -189,7 +157,7 @@ impl Loop for Dispatcher {
             return Ok(Pass::Idle(due.map_or(poll, |due| poll.min(Duration::from_millis(due)))));
         }
         let found = claimed.len();
-        for group in shared(claimed) {
+        for group in self.grouped(claimed) {
             self.start(group);
         }
         Ok(Pass::Worked(found))
@@ -250,7 +218,31 @@ impl Dispatcher {
 
     /// How many more tasks this node may have in hand.
     fn room(&self, ahead: usize) -> usize {
-        (self.concurrency + ahead).saturating_sub(self.crew.len())
+        (self.concurrency + ahead).saturating_sub(self.pace.in_hand())
+    }
+
+    /// Sql tasks of a definition that go to a session together: those that share a transaction, and short ones one after the other, as long
+    /// as there is enough for all slots. All others alone.
+    fn grouped(&self, claimed: Vec<ClaimedTask>) -> Vec<Vec<ClaimedTask>> {
+        let share = claimed.len() / self.concurrency;
+        let mut groups: Vec<Vec<ClaimedTask>> = Vec::new();
+        for task in claimed {
+            let together = |group: &Vec<ClaimedTask>| {
+                let first = &group[0];
+                if first.sql_batch > 1 {
+                    first.definition == task.definition && group.len() < first.sql_batch && !first.settled
+                } else {
+                    group.len() < share
+                        && self.runner.sql.alike(first, &task)
+                        && group.len() < self.pace.row(&first.definition)
+                }
+            };
+            match groups.iter_mut().rev().find(|group| together(group)) {
+                Some(group) => group.push(task),
+                None => groups.push(vec![task]),
+            }
+        }
+        groups
     }
 
     /// Starts an attempt, or several that share a transaction, as soon as there is a slot.
@@ -269,6 +261,7 @@ impl Dispatcher {
         }
         let (runner, bell, hungry) = (Arc::clone(&self.runner), self.bell.clone(), Arc::clone(&self.hungry));
         let (slots, pace, drain) = (Arc::clone(&self.slots), Arc::clone(&self.pace), self.drain.clone());
+        let in_hand = self.pace.take(members.len());
         self.crew.spawn(async move {
             let slot = tokio::select! {
                 biased;
@@ -281,14 +274,19 @@ impl Dispatcher {
                 }
             };
             if slot.is_some() {
-                let (begun, count) = (Instant::now(), members.len());
-                match members.pop() {
-                    Some((task, ticket)) if members.is_empty() => runner.run(task, ticket).await,
-                    Some(last) => {
-                        members.push(last);
-                        runner.run_batch(members).await;
-                    }
-                    None => {}
+                let (begun, count, first) = (Instant::now(), members.len(), &members[0].0);
+                if first.executor == ExecutorKind::Sql && first.sql_batch == 1 {
+                    let (definition, mut last) = (first.definition.clone(), begun);
+                    let each = || {
+                        pace.note_sql(&definition, last.elapsed());
+                        last = Instant::now();
+                        in_hand.less();
+                    };
+                    runner.run_row(members, each).await;
+                } else if count > 1 {
+                    runner.run_batch(members).await;
+                } else if let Some((task, ticket)) = members.pop() {
+                    runner.run(task, ticket).await;
                 }
                 pace.note(begun.elapsed(), count);
             } else {
@@ -296,7 +294,7 @@ impl Dispatcher {
                     runner.store.record(&task, Outcome::Interrupted).await;
                 }
             }
-            drop(slot);
+            drop((slot, in_hand));
             if hungry.load(Ordering::SeqCst) {
                 bell.wake(Topic::Task);
             }
@@ -313,22 +311,6 @@ impl Dispatcher {
         }
         Ok(())
     }
-}
-
-/// Sql tasks whose definition lets several share a transaction, together; all others alone.
-fn shared(claimed: Vec<ClaimedTask>) -> Vec<Vec<ClaimedTask>> {
-    let mut groups: Vec<Vec<ClaimedTask>> = Vec::new();
-    for task in claimed {
-        let room = groups.iter_mut().rev().find(|group| {
-            let first = &group[0];
-            group.len() < first.sql_batch && first.definition == task.definition && !first.settled
-        });
-        match room {
-            Some(group) if task.sql_batch > 1 => group.push(task),
-            _ => groups.push(vec![task]),
-        }
-    }
-    groups
 }
 
 /// Keeps the list of definitions that this node cannot perform.
@@ -370,22 +352,5 @@ impl Loop for DefinitionReader {
             self.bell.wake(Topic::Task);
         }
         Ok(Pass::Idle(self.poll))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_short_tasks_are_claimed_ahead() {
-        let pace = Pace::default();
-        assert_eq!(pace.ahead(10), 0, "nothing is known yet");
-        pace.note(Duration::from_millis(500), 1);
-        assert_eq!(pace.ahead(10), 0);
-        (0..100).for_each(|_| pace.note(Duration::from_millis(20), 1));
-        assert!((5..=10).contains(&pace.ahead(10)), "{}", pace.ahead(10));
-        (0..200).for_each(|_| pace.note(Duration::from_micros(30), 1));
-        assert_eq!(pace.ahead(10), 990);
     }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
-use super::dispatcher::{Except, Pace};
+use super::dispatcher::Except;
 use super::host::HostLock;
+use super::pace::Pace;
 use super::running::{Running, StopReason};
 use super::{GIVE_UP, LEASE, Node};
 use crate::db::doorbell::{Bell, Topic};

@@ -179,13 +179,14 @@ impl Store {
         }
     }
 
-    /// The statements of plain sql definitions.
+    /// The statements of plain sql definitions, by definition and revision.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn sql_statements(&self) -> Result<HashMap<String, Arc<str>>, DbError> {
+    pub async fn sql_statements(&self) -> Result<HashMap<String, (i64, Arc<str>)>, DbError> {
         let rows = self.db.rows("task.sql_statements", &[]).await?;
-        Ok(rows.iter().map(|row| (row.get("name"), Arc::from(row.get::<_, &str>("statement")))).collect())
+        let statement = |row: &Row| (row.get("revision"), Arc::from(row.get::<_, &str>("statement")));
+        Ok(rows.iter().map(|row| (row.get("name"), statement(row))).collect())
     }
 
     /// Asks the conditions of all features.
@@ -313,5 +314,6 @@ fn claimed(row: &Row, node: i64) -> Option<ClaimedTask> {
         settled: row.get("settled"),
         sql_batch: usize::try_from(row.get::<_, i16>("sql_batch")).unwrap_or(1),
         timeout_ms: u64::try_from(row.get::<_, i64>("timeout_ms")).unwrap_or(1),
+        revision: row.get("revision"),
     })
 }
