@@ -4,7 +4,9 @@
 //! it, keeps the response, and asks again; without a plan the definition's effect is the only one. However it ends, the
 //! ending is recorded once, fenced, and retried until the database has answered: an attempt is over when that is done.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use futures_util::future::select_all;
 use serde_json::{Value, json};
 
 use super::completer::Completer;
+use super::pace::PATIENCE;
 use super::running::{StopReason, Ticket};
 use super::store::{Completion, Store};
 use super::{ClaimedTask, ExecutorKind, Outcome};
@@ -98,8 +101,22 @@ impl Runner {
         let tasks: Vec<_> = members.iter().map(|(task, _)| task).zip(&tokens).collect();
         let mut row = self.sql.run(&tasks).await;
         let mut broken = false;
-        for (task, ticket) in members {
-            let transaction = row.next().await;
+        let mut members = VecDeque::from(members);
+        while let Some((task, ticket)) = members.pop_front() {
+            let transaction = {
+                let mut next = pin!(row.next());
+                tokio::select! {
+                    transaction = &mut next => transaction,
+                    // Slower than expected: the others are given back. When their turn comes, their claim is gone.
+                    () = tokio::time::sleep(PATIENCE) => {
+                        for (task, _ticket) in members.drain(..) {
+                            self.store.record(&task, Outcome::Interrupted).await;
+                            each();
+                        }
+                        next.await
+                    }
+                }
+            };
             each();
             let outcome = match transaction {
                 // Its session had broken before it could begin.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::Runner;
 use super::cursor::{Cursor, Look};
-use super::pace::Pace;
+use super::pace::{PATIENCE, Pace};
 use super::running::{Running, Ticket};
 use super::store::Claim;
 use super::{ClaimedTask, ExecutorKind, Node, Outcome};
@@ -32,8 +32,6 @@ const COMPARE_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_sec
 const TRAIL: Duration = Duration::from_secs(2);
 /// For so long at a stretch nothing is claimed while tasks wait that must run alone.
 const EMPTY_HANDS: Duration = Duration::from_secs(30);
-/// A task that was claimed ahead and got no slot in this time is given back.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the dispatcher is given.
 pub struct Dispatcher {
@@ -135,7 +133,9 @@ impl Loop for Dispatcher {
     async fn run_once(&mut self) -> Result<Pass, DbError> {
         let ahead = self.pace.ahead(self.concurrency);
         let room = self.room(ahead);
-        self.bell.set_full(room <= ahead / 2);
+        if room <= ahead / 2 {
+            self.bell.set_full(true);
+        }
         if room <= ahead / 2 || !self.node.holds_lease() || !self.except.known() {
             self.hungry.store(true, Ordering::SeqCst);
             // Attempts may have ended between the look and the mark.
@@ -149,6 +149,8 @@ impl Loop for Dispatcher {
         let (look, claimed) = self.claim(room).await?;
         self.hungry.store(claimed.len() >= room, Ordering::SeqCst);
         if claimed.is_empty() {
+            // Not before: a claim takes its time, and what it finds will fill the places again.
+            self.bell.set_full(false);
             let poll = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
             if let Some(wider) = self.cursor.wider(look) {
                 return Ok(Pass::Idle(poll.min(wider.saturating_duration_since(Instant::now()))));

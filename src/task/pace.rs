@@ -8,6 +8,8 @@ use std::time::Duration;
 /// Claimed ahead is what the slots work off in this time, and no more than so many.
 const AHEAD: Duration = Duration::from_millis(40);
 const MOST_AHEAD: u64 = 990;
+/// A task that was claimed ahead and did not begin in this time is given back.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Sql tasks that take no longer than this all together go to a session in one row, but not more than so many.
 const ROW: Duration = Duration::from_millis(50);
 const LONGEST_ROW: usize = 8;
