@@ -97,7 +97,7 @@ declare
     v_earlier  bigint;
 begin
     insert into rowbeat.fire (schedule, nominal_at, decision, reason, fired_at)
-    values (p_schedule.name, p_nominal_at, case when v_why is null then p_decision else 'skipped' end, nullif(concat_ws('; ', v_why, p_reason), ''), v_now)
+    values (p_schedule.name, p_nominal_at, case when v_why is null then p_decision else 'skipped' end, coalesce(v_why, p_reason), v_now)
     on conflict (schedule, nominal_at) do nothing;
     if not found or v_why is not null or p_decision = 'skipped' then
         return null;

@@ -299,7 +299,7 @@ begin
     end if;
     select z.name into v_near from pg_catalog.pg_timezone_names z where lower(z.name) = lower(p_name) and z.name !~ '^(posix|right)/';
     perform rowbeat.refuse_spec('time zone', p_name, 'is unknown',
-        coalesce(format('did you mean `%s`?', v_near), 'write an IANA name such as `Europe/Paris`, or `UTC`'));
+        coalesce('did you mean `' || v_near || '`?', 'write an IANA name such as `Europe/Paris`, or `UTC`'));
 end $$;
 comment on function rowbeat.check_time_zone(text) is 'Refuses a time zone that the server does not know by this name.';
 

@@ -44,7 +44,7 @@ select to_jsonb(u) as schedule from rowbeat.upcoming u
 
 -- name: explain
 -- A schedule, what stands in its way, and its latest fires. $1 name
-select rowbeat.now_() as now, s.spec, s.time_zone, s.anchor, s.end_at, s.next_fire_at, s.calendar,
+select s.spec, s.time_zone, s.anchor, s.end_at, s.next_fire_at,
     (select to_jsonb(u) from rowbeat.upcoming u where u.name = s.name) as schedule,
     (select coalesce(jsonb_agg(to_jsonb(e)), '[]') from rowbeat.explain_schedule(s.name) e) as reasons,
     (select coalesce(jsonb_agg(to_jsonb(f) - 'schedule' order by f.nominal_at desc), '[]')

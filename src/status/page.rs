@@ -25,6 +25,14 @@ pub fn render(status: &Value) -> String {
         cell(&status["running_here"]),
         if status["listening"] == true { "listening" } else { "not listening, polling" },
     );
+    let zones = &status["zone_data"];
+    let _ = write!(
+        page,
+        "<p class=muted>zone data: this daemon {}, schedules planned by {}, server {}</p>",
+        cell(&zones["daemon"]),
+        cell(&zones["schedules"]),
+        cell(&zones["server"]),
+    );
     if let Some(problem) = status["problem"].as_str() {
         let _ = write!(page, "<p class=bad>{}</p>", escape(problem));
     }
@@ -38,7 +46,7 @@ pub fn render(status: &Value) -> String {
         &mut page,
         "Schedules",
         &status["schedules"],
-        &["name", "spec", "time_zone", "status", "next_fire_at", "last_fire_at"],
+        &["name", "spec", "time_zone", "status", "blocked", "next_fire_at", "last_fire_at", "last_decision"],
     );
     table(
         &mut page,

@@ -37,6 +37,8 @@ mod policy;
 mod queries;
 mod rescue;
 mod schedule;
+mod schedule_policy;
+mod schedule_spec;
 mod shutdown;
 mod smtp;
 mod snapshot;
