@@ -37,6 +37,7 @@ mod policy;
 mod queries;
 mod rescue;
 mod schedule;
+mod schedule_crash;
 mod schedule_policy;
 mod schedule_spec;
 mod shutdown;
