@@ -33,6 +33,8 @@ mod cases;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod refusal_cases;
