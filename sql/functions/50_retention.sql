@@ -55,8 +55,8 @@ begin
         select o.definition, o.unique_key from rowbeat.unique_hold o where o.held_until < rowbeat.now_() limit 10000);
     delete from rowbeat.fire f where f.ctid = any (array(
         select o.ctid from rowbeat.fire o
-        where o.fired_at < rowbeat.now_() - interval '1 day' * coalesce((select k.value::integer from rowbeat.setting k
-                where k.name = 'keep_fires_days' and jsonb_typeof(k.value) = 'number'), 90)
+        where o.fired_at < (select rowbeat.now_() - interval '1 day' * coalesce((select k.value::integer from rowbeat.setting k
+                where k.name = 'keep_fires_days' and jsonb_typeof(k.value) = 'number'), 90))
             and not exists (select from rowbeat.schedule s where s.name = o.schedule and s.last_fire_at = o.nominal_at)
         limit 100000));
     return v_emptied;

@@ -12,7 +12,7 @@ where s.name = p.name and s.spec = p.spec and s.time_zone = p.zone and s.planned
 -- name: replan_outdated
 -- Rows planned by older zone data are planned anew, from their last fire: what is due already fires first. $1 release of the zone data
 update rowbeat.schedule s set planned_at = null, plan_from = greatest(s.plan_from, s.last_fire_at)
-where s.enabled and s.zone_data < $1 and s.next_fire_at > rowbeat.now_()
+where s.enabled and coalesce(s.zone_data, '') < $1 and s.next_fire_at > rowbeat.now_()
 
 -- name: due
 -- Due schedules, and how long until the next one; a row without a schedule when there is none. $1 how many

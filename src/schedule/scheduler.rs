@@ -26,7 +26,7 @@ const NEWCOMER: TimeDelta = TimeDelta::seconds(1);
 const LATE: TimeDelta = TimeDelta::seconds(10);
 /// How often rows are looked for that another daemon planned by older zone data.
 const OUTDATED: TimeDelta = TimeDelta::hours(1);
-/// When something due could not be fired: another daemon has it, it is being edited, or the database refused.
+/// When something due could not be fired: another daemon has it, or it is being edited.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Plans and fires.
@@ -72,7 +72,7 @@ impl Loop for Scheduler {
         let plans: Vec<Value> = due.map(|row| what_becomes_of(row, now, tolerance)).collect();
         let waiting = rows.get(plans.len()).and_then(|row| row.get::<_, Option<i64>>("in_ms"));
         let due = plans.len();
-        let fired = self.fire(plans).await?;
+        let (fired, refused) = self.fire(plans).await?;
         self.looked_at = Some(now);
         if fired > 0 {
             self.bell.wake(Topic::Task);
@@ -82,7 +82,7 @@ impl Loop for Scheduler {
         if let Some(in_ms) = waiting {
             pause = pause.min(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0) + 1));
         }
-        Ok(Pass::Idle(if due > 0 { pause.min(AGAIN) } else { pause }))
+        Ok(Pass::Idle(if due > refused { pause.min(AGAIN) } else { pause }))
     }
 }
 
@@ -100,28 +100,29 @@ impl Scheduler {
         Ok(rows.len())
     }
 
-    /// Fires what is due; how many schedules moved on. One that the database refuses does not hold up the others.
-    async fn fire(&self, plans: Vec<Value>) -> Result<usize, DbError> {
+    /// Fires what is due; how many schedules moved on, and how many the database refused: those do not hold up the others.
+    async fn fire(&self, plans: Vec<Value>) -> Result<(usize, usize), DbError> {
         if plans.is_empty() {
-            return Ok(0);
+            return Ok((0, 0));
         }
         match self.fire_together(&Value::from(plans.clone())).await {
             Err(error) if error.sqlstate().is_some() && !error.is_outage() => {}
-            fired => return fired,
+            fired => return fired.map(|fired| (fired, 0)),
         }
-        let mut fired = 0;
+        let (mut fired, mut refused) = (0, 0);
         for plan in plans {
             let name = plan["schedule"].as_str().unwrap_or_default().to_owned();
             match self.fire_together(&json!([plan])).await {
                 Ok(moved) => fired += moved,
                 Err(error) if error.is_outage() => return Err(error),
                 Err(error) => {
+                    refused += 1;
                     tracing::warn!(schedule.name = name, %error, "schedule cannot be fired; it is tried again");
                     self.db.rows("schedule.failed", &[&name, &error.to_string()]).await?;
                 }
             }
         }
-        Ok(fired)
+        Ok((fired, refused))
     }
 
     async fn fire_together(&self, plans: &Value) -> Result<usize, DbError> {

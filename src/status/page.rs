@@ -25,14 +25,14 @@ pub fn render(status: &Value) -> String {
         cell(&status["running_here"]),
         if status["listening"] == true { "listening" } else { "not listening, polling" },
     );
-    let zones = &status["zone_data"];
-    let _ = write!(
-        page,
-        "<p class=muted>zone data: this daemon {}, schedules planned by {}, server {}</p>",
-        cell(&zones["daemon"]),
-        cell(&zones["schedules"]),
-        cell(&zones["server"]),
-    );
+    if let Some(zones) = status["zone_data"].as_object() {
+        let [daemon, schedules, server] =
+            ["daemon", "schedules", "server"].map(|of| zones.get(of).map_or_else(String::new, cell));
+        let _ = write!(
+            page,
+            "<p class=muted>zone data: this daemon {daemon}, schedules planned by {schedules}, server {server}</p>"
+        );
+    }
     if let Some(problem) = status["problem"].as_str() {
         let _ = write!(page, "<p class=bad>{}</p>", escape(problem));
     }
