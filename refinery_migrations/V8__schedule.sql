@@ -38,10 +38,12 @@ alter table rowbeat.schedule
     add column priority         smallint,
     add column zone_data        text,
     add constraint schedule_catch_up_known check (catch_up in ('skip', 'last', 'all')),
-    add constraint schedule_catch_up_window_positive check (catch_up_window > '0'),
+    add constraint schedule_catch_up_window_fits check (catch_up_window between '1 second' and '36525 days'),
     add constraint schedule_overlap_known check (overlap in ('allow', 'skip', 'queue', 'replace')),
-    add constraint schedule_jitter_not_negative check (jitter >= '0'),
-    add constraint schedule_queue_named check (queue <> '');
+    add constraint schedule_jitter_fits check (jitter between '0' and '31 days'),
+    add constraint schedule_queue_named check (queue <> ''),
+    -- What the daemon cannot count with must not reach it: infinity, and years that are none.
+    add constraint schedule_times_fit check (start_at between '1900-01-01' and '9999-12-31' and end_at between '1900-01-01' and '9999-12-31');
 create index schedule_unplanned on rowbeat.schedule (name) where enabled and planned_at is null;
 comment on column rowbeat.schedule.one_shot is 'True: it disables itself after one fire that made a task.';
 comment on column rowbeat.schedule.requires is 'Features without which a fire is skipped: names in rowbeat.feature, looked at when it fires.';

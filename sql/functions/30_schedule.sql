@@ -49,7 +49,8 @@ comment on function rowbeat.unschedule(text) is 'Removes a schedule; false when 
 -- By how much the task of a fire is late on purpose: the same whenever it is asked, spread evenly over the schedule's jitter.
 create or replace function rowbeat.fire_jitter(p_schedule text, p_nominal_at timestamptz, p_jitter interval) returns interval
 language sql immutable parallel safe set search_path = '' as $$
-    select p_jitter * ((get_byte(h.hash, 0) * 65536 + get_byte(h.hash, 1) * 256 + get_byte(h.hash, 2)) / 16777216.0)
+    select make_interval(secs => extract(epoch from p_jitter)::double precision
+        * (get_byte(h.hash, 0) * 65536 + get_byte(h.hash, 1) * 256 + get_byte(h.hash, 2)) / 16777216.0)
     from (select sha256(convert_to(p_schedule || '/' || (extract(epoch from p_nominal_at) * 1000000)::bigint, 'UTF8')) as hash) h
 $$;
 comment on function rowbeat.fire_jitter(text, timestamptz, interval) is 'By how much the task of a fire is due after the nominal time.';

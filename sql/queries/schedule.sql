@@ -1,13 +1,14 @@
 -- name: unplanned
 -- Locked ones are being edited: their commit is announced.
-select s.name, s.spec, s.time_zone, s.anchor, s.plan_from, s.start_at, s.end_at
+select s.name, s.xmin::text as version, s.spec, s.time_zone, s.anchor, s.plan_from, s.start_at, s.end_at
 from rowbeat.schedule s where s.enabled and s.planned_at is null limit 1000 for update skip locked
 
 -- name: plan
--- $1 names · $2 specs and $3 zones as they were read · $4 next fires or nulls · $5 errors or nulls · $6 release of the zone data
-update rowbeat.schedule s set next_fire_at = p.next_at, last_error = p.error, planned_at = rowbeat.now_(), zone_data = $6
-from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[]) p (name, spec, zone, next_at, error)
-where s.name = p.name and s.spec = p.spec and s.time_zone = p.zone and s.planned_at is null
+-- $1 names · $2 their versions as they were read: an edit since then is planned by itself · $3 next fires or nulls · $4 errors or nulls ·
+-- $5 release of the zone data
+update rowbeat.schedule s set next_fire_at = p.next_at, last_error = p.error, planned_at = rowbeat.now_(), zone_data = $5
+from unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) p (name, version, next_at, error)
+where s.name = p.name and s.xmin::text = p.version and s.planned_at is null
 
 -- name: replan_outdated
 -- Rows planned by older zone data are planned anew, from their last fire: what is due already fires first. $1 release of the zone data

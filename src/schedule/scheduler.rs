@@ -94,9 +94,9 @@ impl Scheduler {
             return Ok(0);
         }
         let column = |name| rows.iter().map(|row| row.get(name)).collect::<Vec<String>>();
-        let (names, specs, zones) = (column("name"), column("spec"), column("time_zone"));
+        let (names, versions) = (column("name"), column("version"));
         let (next, errors): (Vec<_>, Vec<_>) = rows.iter().map(next_fire).unzip();
-        self.db.rows("schedule.plan", &[&names, &specs, &zones, &next, &errors, &ZONE_DATA_VERSION]).await?;
+        self.db.rows("schedule.plan", &[&names, &versions, &next, &errors, &ZONE_DATA_VERSION]).await?;
         Ok(rows.len())
     }
 

@@ -143,10 +143,34 @@ async fn a_schedule_that_this_daemon_cannot_read_says_so_and_holds_up_nobody() {
         db.refusal("select rowbeat.schedule('z', '@daily', 'add_effect', p_calendar => 'nowhere')").await.0,
         "23503"
     );
-    assert_eq!(
-        db.refusal("select rowbeat.schedule('z', '@daily', 'add_effect', p_overlap => 'maybe')").await.0,
-        "23514"
-    );
+    for nonsense in [
+        "p_overlap => 'maybe'",
+        "p_end_at => 'infinity'",
+        "p_start_at => '4000-01-01 BC'",
+        "p_jitter => '1 year'",
+    ] {
+        let refused =
+            db.refusal(&format!("select rowbeat.schedule('z', '@daily', 'add_effect', {nonsense})")).await;
+        assert_eq!(refused.0, "23514", "{nonsense}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_edited_while_it_was_being_planned_is_planned_again() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run("select rowbeat.schedule('s', '@hourly', 'add_effect', p_start_at => '2060-01-01')").await;
+    let rows = db.db().rows("schedule.unplanned", &[]).await.unwrap();
+    let version: String = rows[0].get("version");
+    db.run("update rowbeat.schedule set end_at = '2060-01-02'").await;
+    let next = rows[0].get::<_, chrono::DateTime<chrono::Utc>>("start_at");
+    let plan = async |version: String| {
+        let (names, versions, next, errors) = (vec!["s"], vec![version], vec![next], vec![None::<String>]);
+        db.db().rows("schedule.plan", &[&names, &versions, &next, &errors, &"2025b"]).await.unwrap();
+        db.get::<bool>("select planned_at is not null from rowbeat.schedule").await
+    };
+    assert!(!plan(version).await, "it was another row");
+    let now = db.get("select xmin::text from rowbeat.schedule").await;
+    assert!(plan(now).await);
 }
 
 #[tokio::test]
