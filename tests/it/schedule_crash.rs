@@ -57,8 +57,16 @@ async fn a_thousand_minutes_of_kills_give_each_nominal_time_one_decision_and_at_
         // Mostly onto the minute or just across it, sometimes far.
         minute += if random.u8(0..4) == 0 { random.i64(30..90) } else { random.i64(1..20) };
         move_clock(&db, minute).await;
-        // In the middle of firing: what is due at this minute is decided by the first who come back.
-        tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
+        // Killed before anybody has looked, right after the first decision of this step, or when all is decided. Only so is it
+        // sure that something is decided between the kills, however slow the machine is.
+        let decided = format!(
+            "exists (select from rowbeat.fire where fired_at >= '{BEGIN}'::timestamptz + interval '{minute} minutes')"
+        );
+        match random.u8(0..3) {
+            0 => tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await,
+            1 => db.until(&decided).await,
+            _ => db.until("(select bool_and(next_fire_at > rowbeat.now_()) from rowbeat.schedule)").await,
+        }
         daemons.swap_remove(random.usize(0..daemons.len())).kill9();
         kills += 1;
         daemons.push(db.daemon());
