@@ -278,7 +278,7 @@ impl Daemon {
         );
         let router = Router { db: db.clone(), bell: bell.clone(), poll };
         taking.spawn_loop(Leased { node: node.clone(), work: router }, bell.clone());
-        let scheduler = Scheduler { db: db.clone(), bell: bell.clone(), poll };
+        let scheduler = Scheduler::new(db.clone(), bell.clone(), poll);
         taking.spawn_loop(Leased { node: node.clone(), work: scheduler }, bell.clone());
         taking.spawn_loop(Rescuer { db: db.clone() }, bell.clone());
         taking.spawn_loop(Pruner { db: db.clone() }, bell.clone());

@@ -6,12 +6,14 @@
 //!
 //! The way of a crontab line: `crontab` splits it into fields, `field` reads one field into a set, `days` knows
 //! which dates match, `calendar` enumerates wall-clock times, `clock` turns those into instants across clock
-//! changes. `interval` and `moment` are the two other forms, `refusal` and `advice` what a wrong spec gets.
+//! changes. `interval` and `moment` are the two other forms, `refusal` and `advice` what a wrong spec gets. `backlog` decides what
+//! becomes of the times that have come, `scheduler` is the loop around all of it.
 //!
 //! Invariant: fire times are strictly increasing instants, and asking from any instant gives the same answers as
 //! walking along.
 
 mod advice;
+mod backlog;
 mod calendar;
 mod clock;
 pub mod crontab;
@@ -30,6 +32,8 @@ pub use refusal::{Problem, SpecError};
 mod cases;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 -- The schedule table's own triggers.
 
 -- Promises: an edit of what decides the next fire makes the schedule to be planned anew from now; other edits move
---   nothing. The zone is one that the server knows. SQLSTATEs: 22023 (unknown time zone).
+--   nothing. Its spec is one that the daemon reads, its zone one that the server knows. SQLSTATEs: 22023 (bad spec, unknown zone).
 create or replace function rowbeat.replan_schedule() returns trigger
 language plpgsql set search_path = '' as $$
 declare
@@ -11,7 +11,9 @@ begin
         or (new.spec, new.time_zone, new.start_at, new.end_at, new.enabled)
             is distinct from (old.spec, old.time_zone, old.start_at, old.end_at, old.enabled)
     then
-        perform v_now at time zone new.time_zone;
+        if tg_op = 'INSERT' or (new.spec, new.time_zone) is distinct from (old.spec, old.time_zone) then
+            perform rowbeat.check_spec(new.spec), rowbeat.check_time_zone(new.time_zone);
+        end if;
         if tg_op = 'INSERT' or (new.spec, new.start_at) is distinct from (old.spec, old.start_at) then
             new.anchor := coalesce(new.start_at, v_now);
         end if;

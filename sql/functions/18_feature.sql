@@ -30,3 +30,16 @@ begin
     return v_changed;
 end $$;
 comment on function rowbeat.check_features() is 'Asks the conditions of all features; returns how many answers changed.';
+
+-- The features of a list that do not hold, and why.
+create or replace function rowbeat.missing_features(p_requires text[]) returns table (feature text, why text)
+language sql stable set search_path = '' as $$
+    select r.name, case
+        when f.name is null then 'not known: insert it into rowbeat.feature'
+        when not f.enabled then 'not enabled'
+        when f.checked_at is null then 'not checked yet'
+        else coalesce('refused: ' || f.last_error, 'refused by ' || f.condition) end
+    from unnest(p_requires) r (name) left join rowbeat.feature f on f.name = r.name
+    where f.name is null or not f.enabled or f.condition is not null and not f.condition_holds
+$$;
+comment on function rowbeat.missing_features(text[]) is 'Which of these features do not hold, and why.';

@@ -24,7 +24,8 @@ comment on function rowbeat.empty_slot(text, integer) is 'Empties one slot of a 
 --   finished_task and attempt: rows expire on days from tomorrow to 30 days ahead, so today's slot and yesterday's hold
 --     nothing but expired ones.
 --   change: slots older than three days, once every consumer has read them.
---   node: those that ended a week ago. fire: those of 90 days ago, unique_hold: those that are over, some at a time.
+--   node: those that ended a week ago. unique_hold: those that are over. fire: those older than the setting keep_fires_days (90), but the
+--     latest of each schedule; some at a time.
 -- Called by: every daemon's pruner. Safe in any number of copies.
 create or replace function rowbeat.prune() returns integer
 language plpgsql volatile set search_path = '' as $$
@@ -52,8 +53,12 @@ begin
         and not exists (select from rowbeat.task t where t.claimed_by = n.id);
     delete from rowbeat.unique_hold h where (h.definition, h.unique_key) in (
         select o.definition, o.unique_key from rowbeat.unique_hold o where o.held_until < rowbeat.now_() limit 10000);
-    delete from rowbeat.fire f where (f.schedule, f.nominal_at) in (
-        select o.schedule, o.nominal_at from rowbeat.fire o where o.fired_at < rowbeat.now_() - interval '90 days' limit 10000);
+    delete from rowbeat.fire f where f.ctid = any (array(
+        select o.ctid from rowbeat.fire o
+        where o.fired_at < (select rowbeat.now_() - interval '1 day' * coalesce((select k.value::integer from rowbeat.setting k
+                where k.name = 'keep_fires_days' and jsonb_typeof(k.value) = 'number'), 90))
+            and not exists (select from rowbeat.schedule s where s.name = o.schedule and s.last_fire_at = o.nominal_at)
+        limit 100000));
     return v_emptied;
 end $$;
 comment on function rowbeat.prune() is 'Forgets what is past its time; returns how many ring slots were emptied.';

@@ -58,9 +58,17 @@ select s.name, s.definition, s.spec, s.time_zone, s.enabled, s.next_fire_at,
         when s.next_fire_at is null then 'no more fires'
         else 'planned'
     end as status,
-    s.last_fire_at, s.last_task_id
-from rowbeat.schedule s order by s.next_fire_at nulls last, s.name;
-comment on view rowbeat.upcoming is 'Schedules by their next fire.';
+    (select nullif(concat_ws('; ',
+        case when d.paused_at is not null then format('definition %s is paused', d.name) end,
+        (select format('queue %s is paused', q.name) from rowbeat.queue q where q.name = coalesce(s.queue, d.queue) and q.paused_at is not null),
+        (select string_agg(format('feature %s is %s', m.feature, m.why), '; ') from rowbeat.missing_features(s.requires || d.requires) m),
+        (select format('%s is a day of calendar %s%s', c.day, c.calendar, ': ' || c.reason) from rowbeat.calendar_day c
+            where c.calendar = s.calendar and c.day = (s.next_fire_at at time zone s.time_zone)::date)), '')
+        from rowbeat.task_definition d where d.name = s.definition) as blocked,
+    s.last_fire_at, f.decision as last_decision, f.reason as last_reason, s.last_task_id
+from rowbeat.schedule s left join rowbeat.fire f on f.schedule = s.name and f.nominal_at = s.last_fire_at
+order by s.next_fire_at nulls last, s.name;
+comment on view rowbeat.upcoming is 'Schedules by their next fire: what stands in its way, and what became of the latest nominal time.';
 
 create or replace view rowbeat.nodes as
 select n.id, n.name, n.version, n.process_id, n.started_at, n.heartbeat_at,
@@ -91,7 +99,9 @@ language sql stable set search_path = '' as $$
             from rowbeat.nodes n where n.state in ('alive', 'silent')),
         'queues', (select coalesce(jsonb_agg(to_jsonb(q) order by q.queue), '[]') from rowbeat.queues q),
         'schedules', (select coalesce(jsonb_agg(jsonb_build_object('name', u.name, 'spec', u.spec, 'time_zone', u.time_zone,
-            'status', u.status, 'next_fire_at', u.next_fire_at, 'last_fire_at', u.last_fire_at)), '[]') from rowbeat.upcoming u),
+            'status', u.status, 'blocked', u.blocked, 'next_fire_at', u.next_fire_at, 'last_fire_at', u.last_fire_at,
+            'last_decision', u.last_decision)), '[]') from rowbeat.upcoming u),
+        'zone_data', jsonb_build_object('server', rowbeat.server_zone_data(), 'schedules', (select max(s.zone_data) from rowbeat.schedule s)),
         'watches', (select coalesce(jsonb_agg(jsonb_build_object('name', w.name, 'table', w.table_name::text,
             'operations', w.operations, 'definition', w.definition, 'enabled', w.enabled) order by w.name), '[]') from rowbeat.watch w),
         'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,

@@ -1,4 +1,4 @@
--- Why is this task not running?
+-- Why is this task not running, and why does this schedule fire or not?
 
 -- What holds a lane back as a whole, one row each.
 create or replace function rowbeat.explain_lane(p_definition text, p_queue text)
@@ -10,13 +10,9 @@ language sql stable set search_path = '' as $$
     select 'paused', format('queue %s is paused since %s; rowbeat.resume(p_queue => %L) ends that', q.name, q.paused_at, q.name), null
     from rowbeat.queue q where q.name = p_queue and q.paused_at is not null
     union all
-    select 'missing feature', format('feature %s is %s', r.name, case
-        when f.name is null then 'not known: insert it into rowbeat.feature'
-        when not f.enabled then 'not enabled'
-        when f.checked_at is null then 'not checked yet'
-        else coalesce('refused: ' || f.last_error, 'refused by ' || f.condition) end), null
-    from rowbeat.task_definition d cross join lateral unnest(d.requires) r (name) left join rowbeat.feature f on f.name = r.name
-    where d.name = p_definition and (f.name is null or not f.enabled or f.condition is not null and not f.condition_holds)
+    select 'missing feature', format('feature %s is %s', m.feature, m.why), null
+    from rowbeat.task_definition d cross join lateral rowbeat.missing_features(d.requires) m
+    where d.name = p_definition
     union all
     select case when s.scope like 'rate/%' then 'rate limit' else 'concurrency limit' end,
         format('the limit %s of %s is reached, by %s', s.scope, count(*), case
@@ -102,3 +98,47 @@ begin
     end if;
 end $$;
 comment on function rowbeat.explain_task(bigint) is 'Why a task is not running: one row for each reason, with the time it ends where that is known.';
+
+-- Promises: when the schedule fires next and everything that stands in its way, at least one row; expected_at where a time belongs to it.
+--   No row: there is no such schedule. Called by: people. Locks: nothing.
+create or replace function rowbeat.explain_schedule(p_name text) returns table (reason text, detail text, expected_at timestamptz)
+language sql stable set search_path = '' as $$
+    with schedule as (select s.* from rowbeat.schedule s where s.name = p_name)
+    select case when s.enabled and s.planned_at is not null and s.last_error is null and s.next_fire_at is not null then 'next fire' else u.status end,
+        case
+            when not s.enabled and s.one_shot and s.last_fire_at is not null
+                then format('its one fire was that of %s; set enabled again for another one', s.last_fire_at)
+            when not s.enabled then 'set enabled and it is planned from then on'
+            when s.last_error is not null then 'correct the spec or the time zone, or look at what the database refused'
+            when s.planned_at is null then 'a daemon computes the next fire as soon as it sees it'
+            when s.next_fire_at is null and s.end_at is not null then format('it ends at %s', s.end_at)
+            when s.next_fire_at is null then 'its time is over'
+            when s.next_fire_at <= rowbeat.now_() then 'it is due'
+            else format('%s in %s%s', u.next_fire_local, s.time_zone,
+                case when s.jitter > '0' then format('; its task is due %s later, for jitter',
+                    rowbeat.fire_jitter(s.name, s.next_fire_at, s.jitter)) end)
+        end, s.next_fire_at
+    from schedule s join rowbeat.upcoming u on u.name = s.name
+    union all
+    select 'no daemon', 'no daemon is running; what it misses is up to catch_up', null
+    from schedule s where not exists (select from rowbeat.nodes n where n.state = 'alive')
+    union all
+    select 'missing feature', format('feature %s is %s: its fires are skipped', m.feature, m.why), null
+    from schedule s cross join lateral rowbeat.missing_features(s.requires) m
+    union all
+    select * from (
+        select 'black-out day', format('no fire on %s, a day of calendar %s%s', c.day, c.calendar, ': ' || c.reason),
+            c.day::timestamp at time zone s.time_zone
+        from schedule s join rowbeat.calendar_day c on c.calendar = s.calendar and c.day >= (rowbeat.now_() at time zone s.time_zone)::date
+        order by c.day limit 5
+    ) days
+    union all
+    select 'earlier task', format('task %s of an earlier fire lives: the next one %s', array_to_string(l.tasks, ', '),
+        case s.overlap when 'skip' then 'is skipped' when 'queue' then 'waits for it' when 'replace' then 'cancels it' else 'runs beside it' end), null
+    from schedule s cross join lateral (select rowbeat.live_fires(s::rowbeat.schedule) as tasks) l where l.tasks <> '{}'
+    union all
+    select 'tasks: ' || e.reason, e.detail, e.expected_at
+    from schedule s join rowbeat.task_definition d on d.name = s.definition
+    cross join lateral rowbeat.explain_lane(s.definition, coalesce(s.queue, d.queue)) e
+$$;
+comment on function rowbeat.explain_schedule(text) is 'When a schedule fires next and what stands in its way.';

@@ -38,7 +38,7 @@ union all
 select 'failures', count(*) = 0, format('%s tasks failed within the last hour', count(*))
 from rowbeat.finished_task f where f.state = 'failed' and f.finished_at > (select rowbeat.now_()) - interval '1 hour'
 union all
-select 'schedules', count(*) = 0, format('%s cannot be planned', count(*)) from rowbeat.schedule s where s.enabled and s.last_error is not null
+select 'schedules', count(*) = 0, format('%s cannot be planned or fired', count(*)) from rowbeat.schedule s where s.enabled and s.last_error is not null
 union all
 select 'features', count(*) = 0, format('%s cannot be asked', count(*)) from rowbeat.feature f where f.last_error is not null
 union all

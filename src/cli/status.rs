@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::database::Context;
 use super::failure::Failure;
 use super::output;
+use crate::schedule::recurrence::ZONE_DATA_VERSION;
 
 /// Show what the daemons are doing.
 #[derive(Debug, clap::Args)]
@@ -22,9 +23,18 @@ pub(super) async fn run(context: &Context, _: Arguments) -> Result<(), Failure> 
         output::cell(&status["database"]),
         output::field(&status, "now")
     ))?;
+    output::line(format!(
+        "zone data: schedules planned by {}, server {}, this program {ZONE_DATA_VERSION}",
+        status["zone_data"]["schedules"].as_str().unwrap_or("nobody yet"),
+        output::cell(&status["zone_data"]["server"]),
+    ))?;
     section(&status, "nodes", ["id", "name", "version", "state", "running", "heartbeat_at"])?;
     section(&status, "queues", ["queue", "available", "running", "waiting", "next_run_at"])?;
-    section(&status, "schedules", ["name", "spec", "time_zone", "status", "next_fire_at", "last_fire_at"])?;
+    section(
+        &status,
+        "schedules",
+        ["name", "spec", "time_zone", "status", "blocked", "next_fire_at", "last_fire_at", "last_decision"],
+    )?;
     section(&status, "watches", ["name", "table", "operations", "definition", "enabled"])?;
     section(&status, "channels", ["name", "definition", "enabled"])?;
     section(&status, "failures", ["id", "definition", "message", "finished_at"])

@@ -58,8 +58,11 @@ fn parse_offset(text: &str) -> Result<FixedOffset, SpecError> {
     if text.eq_ignore_ascii_case("z") {
         return FixedOffset::east_opt(0).ok_or_else(|| wrong_offset(text));
     }
-    let (sign, digits) =
-        if let Some(digits) = text.strip_prefix('-') { (-1, digits) } else { (1, &text[1..]) };
+    let (sign, digits) = match text.split_at(1) {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return Err(wrong_offset(text)),
+    };
     let parts = numbers(digits, "dd:dd").or_else(|| numbers(digits, "dd").map(|[hours]| [hours, 0]));
     match parts {
         Some([hours @ 0..=15, minutes @ 0..=59]) => {

@@ -32,7 +32,7 @@ const ZONES: [&str; 18] = [
     "Antarctica/Troll",
 ];
 
-fn config(cases: u32) -> ProptestConfig {
+pub(super) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
         rng_seed: RngSeed::Fixed(20_261_120),
@@ -41,17 +41,17 @@ fn config(cases: u32) -> ProptestConfig {
     }
 }
 
-fn zone() -> impl Strategy<Value = Tz> {
+pub(super) fn zone() -> impl Strategy<Value = Tz> {
     prop::sample::select(&ZONES[..]).prop_map(|name| name.parse().unwrap())
 }
 
 /// A full minute from 1975 to 2060.
-fn minute() -> impl Strategy<Value = DateTime<Utc>> {
+pub(super) fn minute() -> impl Strategy<Value = DateTime<Utc>> {
     (2_629_440_i64..47_335_680).prop_map(|minutes| DateTime::from_timestamp(minutes * 60, 0).unwrap())
 }
 
 /// The next instant, up to a year ahead and to the hour, at which the zone's offset has changed.
-fn next_change(zone: Tz, from: DateTime<Utc>) -> DateTime<Utc> {
+pub(super) fn next_change(zone: Tz, from: DateTime<Utc>) -> DateTime<Utc> {
     let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
     (1..8_784)
         .map(|hours| from + TimeDelta::hours(hours))
@@ -59,11 +59,11 @@ fn next_change(zone: Tz, from: DateTime<Utc>) -> DateTime<Utc> {
         .unwrap_or(from)
 }
 
-fn walk(schedule: &Recurrence, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
+pub(super) fn walk(schedule: &Recurrence, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> {
     std::iter::successors(schedule.next_after(after), |fire| schedule.next_after(*fire))
 }
 
-fn parse(spec: &str, zone: Tz) -> Recurrence {
+pub(super) fn parse(spec: &str, zone: Tz) -> Recurrence {
     Recurrence::parse(spec, zone.name(), DateTime::UNIX_EPOCH)
         .unwrap_or_else(|error| panic!("{spec}: {error}"))
 }
@@ -127,6 +127,15 @@ proptest! {
             prop_assert_eq!(schedule.next_from(fire), Some(fire));
             before = fire;
         }
+    }
+
+    #[test]
+    fn a_preview_is_the_steps_one_by_one(line in frequent_line(), zone in zone(), from in minute(), count in 0..40_usize) {
+        prop_assume!(line.ever_comes());
+        let schedule = parse(&line.spec(), zone);
+        let shown: Vec<DateTime<Utc>> =
+            schedule.preview(from, count).iter().map(|fire| fire.utc.parse().unwrap()).collect();
+        prop_assert_eq!(shown, walk(&schedule, from).take(count).collect::<Vec<_>>());
     }
 
     #[test]

@@ -148,6 +148,8 @@ const REFUSED: &[Case] = &[
         "write two digits each, 09:00 or 09:00:30; a time zone's name has a column of its own"),
     ("at 2027-01-31 09:00+25:00", "moment: `+25:00` is not an offset",
         "write `Z` or hours and minutes such as `+01:00`; a time zone's name has a column of its own"),
+    ("at 2027-01-31 09:00Z05:00", "moment: `Z05:00` is not an offset",
+        "write `Z` or hours and minutes such as `+01:00`; a time zone's name has a column of its own"),
     ("at 2027-01-31 09:00Zulu", "moment: `Zulu` is not an offset",
         "write `Z` or hours and minutes such as `+01:00`; a time zone's name has a column of its own"),
 ];

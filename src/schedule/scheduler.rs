@@ -1,30 +1,50 @@
 //! The scheduler plans schedules and fires them.
 //!
-//! The stored next fire decides, never a match of "now" against the pattern: a late pass loses nothing. Each fire is one
-//! transaction (`rowbeat.fire`) that checks the stored time, so any number of daemons fire it once. The next time is
-//! computed from the nominal one. Fires that passed while no daemon ran become one, the latest.
+//! The stored next fire decides, never a match of "now" against the pattern: a late pass loses nothing. What is due is decided in
+//! batches, each one transaction (`rowbeat.fire`) that checks the stored times, so any number of daemons fire each nominal time once.
+//! The next time is computed from the nominal one. What passed while nobody looked is the schedule's own choice: see `backlog`.
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::recurrence::Recurrence;
+use super::backlog::{self, CatchUp};
+use super::recurrence::{Recurrence, ZONE_DATA_VERSION};
 use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::{Db, DbError};
 use crate::service::{Loop, Pass};
 
-/// Missed fires are counted up to here; beyond, the schedule is planned from now.
-const MOST_MISSED: i32 = 100_000;
+/// How many schedules are fired in one transaction.
+const BATCH: i64 = 500;
+/// How many are planned at a time: the limit of the statement.
+const MOST_PLANNED: usize = 1_000;
+/// A daemon that has just come, or was away, takes what is older than this for missed.
+const NEWCOMER: TimeDelta = TimeDelta::seconds(1);
+/// One that looks all the time is only late, by as much as it can be late: two polls and this.
+const LATE: TimeDelta = TimeDelta::seconds(10);
+/// How often rows are looked for that another daemon planned by older zone data.
+const OUTDATED: TimeDelta = TimeDelta::hours(1);
+/// When something due could not be fired: another daemon has it, or it is being edited.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Plans and fires.
 pub struct Scheduler {
-    /// The database.
-    pub db: Db,
-    /// Rung for the tasks it makes.
-    pub bell: Bell,
-    /// The longest pause between two looks.
-    pub poll: Duration,
+    db: Db,
+    bell: Bell,
+    poll: Duration,
+    /// The database's time at the latest complete pass.
+    looked_at: Option<DateTime<Utc>>,
+    /// And when all rows were last held against this daemon's zone data.
+    compared_at: Option<DateTime<Utc>>,
+}
+
+impl Scheduler {
+    /// Rings `bell` for the tasks it makes; `poll` is the longest pause between two looks.
+    pub fn new(db: Db, bell: Bell, poll: Duration) -> Self {
+        Self { db, bell, poll, looked_at: None, compared_at: None }
+    }
 }
 
 impl Loop for Scheduler {
@@ -32,126 +52,138 @@ impl Loop for Scheduler {
     const TOPIC: Topic = Topic::Schedule;
 
     async fn run_once(&mut self) -> Result<Pass, DbError> {
-        for row in self.db.rows("schedule.unplanned", &[]).await? {
-            self.plan(&row).await?;
+        // A pass that fails is none: then nobody looked.
+        let looked_at = self.looked_at.take();
+        if self.compared_at.is_none() {
+            self.db.rows("schedule.replan_outdated", &[&ZONE_DATA_VERSION]).await?;
         }
-        let mut fired = 0;
-        let mut pause = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
-        for row in self.db.rows("schedule.due", &[]).await? {
-            let in_ms: i64 = row.get("in_ms");
-            if row.get::<_, DateTime<Utc>>("next_fire_at") > row.get::<_, DateTime<Utc>>("now") {
-                pause = pause.min(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0) + 1));
-                break;
-            }
-            fired += usize::from(self.fire(&row).await?);
-        }
+        while self.plan().await? == MOST_PLANNED {}
+        let rows = self.db.rows("schedule.due", &[&BATCH]).await?;
+        let Some(now) = rows.first().map(|row| row.get::<_, DateTime<Utc>>("now")) else {
+            return Ok(Pass::Idle(self.poll));
+        };
+        self.compared_at = self.compared_at.or(Some(now)).filter(|compared| now - compared < OUTDATED);
+        let late = TimeDelta::from_std(self.poll * 2).unwrap_or(LATE) + LATE;
+        let tolerance = match looked_at {
+            Some(looked_at) if now - looked_at <= late => late,
+            _ => NEWCOMER,
+        };
+        let due = rows.iter().take_while(|row| is_due(row, now));
+        let plans: Vec<Value> = due.map(|row| what_becomes_of(row, now, tolerance)).collect();
+        let waiting = rows.get(plans.len()).and_then(|row| row.get::<_, Option<i64>>("in_ms"));
+        let due = plans.len();
+        let (fired, refused) = self.fire(plans).await?;
+        self.looked_at = Some(now);
         if fired > 0 {
             self.bell.wake(Topic::Task);
             return Ok(Pass::Worked(fired));
         }
-        Ok(Pass::Idle(pause))
+        let mut pause = self.poll.mul_f32(0.9 + fastrand::f32() / 5.0);
+        if let Some(in_ms) = waiting {
+            pause = pause.min(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0) + 1));
+        }
+        Ok(Pass::Idle(if due > refused { pause.min(AGAIN) } else { pause }))
     }
 }
 
 impl Scheduler {
-    async fn plan(&self, row: &Row) -> Result<(), DbError> {
-        let (name, spec, zone): (String, String, String) =
-            (row.get("name"), row.get("spec"), row.get("time_zone"));
-        let (next, error) = match Recurrence::parse(&spec, &zone, row.get("anchor")) {
-            Ok(recurrence) => {
-                let (from, start): (DateTime<Utc>, Option<DateTime<Utc>>) =
-                    (row.get("plan_from"), row.get("start_at"));
-                let next = match start.filter(|start| *start >= from) {
-                    Some(start) => recurrence.next_from(start),
-                    None => recurrence.next_after(from),
-                };
-                (before_end(next, row.get("end_at")), None)
-            }
-            Err(error) => {
-                tracing::warn!(schedule.name = name, %error, "schedule cannot be planned");
-                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                (None, Some(format!("{error}{hint}")))
-            }
-        };
-        self.db.rows("schedule.plan", &[&name, &spec, &zone, &next, &error]).await?;
-        Ok(())
-    }
-
-    /// Fires a due schedule; false when another daemon did, or it was edited meanwhile.
-    async fn fire(&self, row: &Row) -> Result<bool, DbError> {
-        let (name, spec, zone): (String, String, String) =
-            (row.get("name"), row.get("spec"), row.get("time_zone"));
-        let (due, now): (DateTime<Utc>, DateTime<Utc>) = (row.get("next_fire_at"), row.get("now"));
-        let next = match Recurrence::parse(&spec, &zone, row.get("anchor")) {
-            Ok(recurrence) => catch_up(&recurrence, due, now, row.get("end_at")),
-            // Refused when it was planned; another version of the daemon may have known better.
-            Err(error) => {
-                tracing::warn!(schedule.name = name, %error, "schedule cannot be read; it fires once more");
-                Fire { nominal: due, next: None, missed: 0 }
-            }
-        };
-        let fired =
-            self.db.row("schedule.fire", &[&name, &due, &next.nominal, &next.next, &next.missed]).await?;
-        let task: Option<i64> = fired.and_then(|row| row.get(0));
-        if let Some(task) = task {
-            tracing::info!(schedule.name = name, nominal_at = %next.nominal, missed = next.missed, task.id = task, "fired");
+    /// Computes the next fires of what was written, and of what was planned by older zone data; of how many.
+    async fn plan(&self) -> Result<usize, DbError> {
+        let rows = self.db.rows("schedule.unplanned", &[]).await?;
+        if rows.is_empty() {
+            return Ok(0);
         }
-        Ok(task.is_some())
+        let column = |name| rows.iter().map(|row| row.get(name)).collect::<Vec<String>>();
+        let (names, versions) = (column("name"), column("version"));
+        let (next, errors): (Vec<_>, Vec<_>) = rows.iter().map(next_fire).unzip();
+        self.db.rows("schedule.plan", &[&names, &versions, &next, &errors, &ZONE_DATA_VERSION]).await?;
+        Ok(rows.len())
+    }
+
+    /// Fires what is due; how many schedules moved on, and how many the database refused: those do not hold up the others.
+    async fn fire(&self, plans: Vec<Value>) -> Result<(usize, usize), DbError> {
+        if plans.is_empty() {
+            return Ok((0, 0));
+        }
+        match self.fire_together(&Value::from(plans.clone())).await {
+            Err(error) if error.sqlstate().is_some() && !error.is_outage() => {}
+            fired => return fired.map(|fired| (fired, 0)),
+        }
+        let (mut fired, mut refused) = (0, 0);
+        for plan in plans {
+            let name = plan["schedule"].as_str().unwrap_or_default().to_owned();
+            match self.fire_together(&json!([plan])).await {
+                Ok(moved) => fired += moved,
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => {
+                    refused += 1;
+                    tracing::warn!(schedule.name = name, %error, "schedule cannot be fired; it is tried again");
+                    self.db.rows("schedule.failed", &[&name, &error.to_string()]).await?;
+                }
+            }
+        }
+        Ok((fired, refused))
+    }
+
+    async fn fire_together(&self, plans: &Value) -> Result<usize, DbError> {
+        let rows = self.db.rows("schedule.fire", &[plans, &ZONE_DATA_VERSION]).await?;
+        for row in &rows {
+            let (name, decided): (String, i32) = (row.get("schedule"), row.get("decided"));
+            match row.get::<_, Option<i64>>("task_id") {
+                Some(task) => {
+                    tracing::info!(schedule.name = name, schedule.decided = decided, task.id = task, "fired");
+                }
+                None => tracing::debug!(
+                    schedule.name = name,
+                    schedule.decided = decided,
+                    "no task; see the ledger"
+                ),
+            }
+        }
+        Ok(rows.len())
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Fire {
-    nominal: DateTime<Utc>,
-    next: Option<DateTime<Utc>>,
-    missed: i32,
+fn is_due(row: &Row, now: DateTime<Utc>) -> bool {
+    row.get::<_, Option<DateTime<Utc>>>("next_fire_at").is_some_and(|next| next <= now)
 }
 
-/// The latest nominal time that has come, the one after it, and how many passed before.
-fn catch_up(
-    recurrence: &Recurrence,
-    due: DateTime<Utc>,
-    now: DateTime<Utc>,
-    end: Option<DateTime<Utc>>,
-) -> Fire {
-    let mut fire = Fire { nominal: due, next: before_end(recurrence.next_after(due), end), missed: 0 };
-    while let Some(next) = fire.next.filter(|next| *next <= now) {
-        fire.nominal = next;
-        fire.missed += 1;
-        let from = if fire.missed < MOST_MISSED { next } else { now };
-        fire.next = before_end(recurrence.next_after(from), end);
+/// The next fire of a row to be planned, or why there is none to be known.
+fn next_fire(row: &Row) -> (Option<DateTime<Utc>>, Option<String>) {
+    let (name, spec, zone): (&str, &str, &str) = (row.get("name"), row.get("spec"), row.get("time_zone"));
+    match Recurrence::parse(spec, zone, row.get("anchor")) {
+        Ok(recurrence) => {
+            let (from, start): (DateTime<Utc>, Option<DateTime<Utc>>) =
+                (row.get("plan_from"), row.get("start_at"));
+            let next = match start.filter(|start| *start >= from) {
+                Some(start) => recurrence.next_from(start),
+                None => recurrence.next_after(from),
+            };
+            (backlog::before_end(next, row.get("end_at")), None)
+        }
+        Err(error) => {
+            tracing::warn!(schedule.name = name, %error, "schedule cannot be planned");
+            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            (None, Some(format!("{error}{hint}")))
+        }
     }
-    fire
 }
 
-fn before_end(next: Option<DateTime<Utc>>, end: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
-    next.filter(|next| end.is_none_or(|end| *next < end))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().expect("a time")
-    }
-
-    #[test]
-    fn missed_fires_become_one_and_the_grid_stays() {
-        let anchor = at("2026-11-21T00:00:00Z");
-        let every = Recurrence::parse("every 15 minutes", "UTC", anchor).expect("a spec");
-        let fire = catch_up(&every, at("2026-11-21T01:00:00Z"), at("2026-11-21T02:07:00Z"), None);
-        assert_eq!(
-            fire,
-            Fire { nominal: at("2026-11-21T02:00:00Z"), next: Some(at("2026-11-21T02:15:00Z")), missed: 4 }
-        );
-    }
-
-    #[test]
-    fn a_fire_on_time_misses_nothing_and_the_end_is_excluded() {
-        let every = Recurrence::parse("every 15 minutes", "UTC", at("2026-11-21T00:00:00Z")).expect("a spec");
-        let due = at("2026-11-21T01:00:00Z");
-        let fire = catch_up(&every, due, at("2026-11-21T01:00:00.004Z"), Some(at("2026-11-21T01:15:00Z")));
-        assert_eq!(fire, Fire { nominal: due, next: None, missed: 0 });
-    }
+/// What becomes of a due row, as `rowbeat.fire` takes it.
+fn what_becomes_of(row: &Row, now: DateTime<Utc>, tolerance: TimeDelta) -> Value {
+    let (name, spec, zone): (&str, &str, &str) = (row.get("name"), row.get("spec"), row.get("time_zone"));
+    let due: DateTime<Utc> = row.get("next_fire_at");
+    let window = row.get::<_, Option<i64>>("window_ms").and_then(TimeDelta::try_milliseconds);
+    let plan = match Recurrence::parse(spec, zone, row.get("anchor")) {
+        Ok(recurrence) => {
+            let catch_up = CatchUp::read(row.get("catch_up"), window);
+            backlog::decide(&recurrence, due, now, row.get("end_at"), catch_up, tolerance)
+        }
+        // Refused when it was planned; another version of the daemon may have known better.
+        Err(error) => {
+            tracing::warn!(schedule.name = name, %error, "schedule cannot be read; it fires once more");
+            backlog::only(due)
+        }
+    };
+    json!({ "schedule": name, "due_at": due, "next_at": plan.next, "fires": plan.fires })
 }

@@ -25,6 +25,14 @@ pub fn render(status: &Value) -> String {
         cell(&status["running_here"]),
         if status["listening"] == true { "listening" } else { "not listening, polling" },
     );
+    if let Some(zones) = status["zone_data"].as_object() {
+        let [daemon, schedules, server] =
+            ["daemon", "schedules", "server"].map(|of| zones.get(of).map_or_else(String::new, cell));
+        let _ = write!(
+            page,
+            "<p class=muted>zone data: this daemon {daemon}, schedules planned by {schedules}, server {server}</p>"
+        );
+    }
     if let Some(problem) = status["problem"].as_str() {
         let _ = write!(page, "<p class=bad>{}</p>", escape(problem));
     }
@@ -38,7 +46,7 @@ pub fn render(status: &Value) -> String {
         &mut page,
         "Schedules",
         &status["schedules"],
-        &["name", "spec", "time_zone", "status", "next_fire_at", "last_fire_at"],
+        &["name", "spec", "time_zone", "status", "blocked", "next_fire_at", "last_fire_at", "last_decision"],
     );
     table(
         &mut page,

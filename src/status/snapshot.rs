@@ -9,6 +9,7 @@ use warp::http::StatusCode;
 use crate::db::doorbell::Bell;
 use crate::db::migrate;
 use crate::db::query::{Db, DbError};
+use crate::schedule::recurrence::ZONE_DATA_VERSION;
 use crate::service::Health;
 use crate::task::Node;
 use crate::task::running::Running;
@@ -90,6 +91,7 @@ impl Snapshots {
                 {
                     ours.extend(theirs);
                 }
+                snapshot["zone_data"]["daemon"] = json!(ZONE_DATA_VERSION);
                 (StatusCode::OK, snapshot)
             }
             Err(problem) => {

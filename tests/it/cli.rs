@@ -188,6 +188,7 @@ fn every_command_has_help_with_an_example() {
         "schedule list",
         "schedule add",
         "schedule remove",
+        "schedule explain",
         "schedule preview",
         "watch list",
         "watch add",

@@ -158,6 +158,111 @@ async fn a_schedule_is_added_with_its_next_fires_listed_and_removed() {
 }
 
 #[tokio::test]
+async fn every_choice_of_a_schedule_has_an_option() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run("insert into rowbeat.calendar (name) values ('feasts')").await;
+    let add = [
+        "schedule",
+        "add",
+        "s",
+        "every 1 hour",
+        "add_effect",
+        "--start",
+        "2060-06-01T00:00:00Z",
+        "--end",
+        "2060-06-01T02:00:00Z",
+        "--disabled",
+        "--requires",
+        "one,two",
+        "--catch-up",
+        "all",
+        "--catch-up-window",
+        "2 hours",
+        "--overlap",
+        "queue",
+        "--jitter",
+        "5 min",
+        "--calendar",
+        "feasts",
+        "--queue",
+        "slow",
+        "--priority",
+        "-3",
+        "--json",
+    ];
+    let next = rowbeat(&db, &add).json();
+    let times: Vec<&Value> = next["next"].as_array().unwrap().iter().map(|fire| &fire["utc"]).collect();
+    assert_eq!(times, ["2060-06-01T00:00:00Z", "2060-06-01T01:00:00Z"], "the start is one, the end is none");
+    let row: Value = db.get("select to_jsonb(s) from rowbeat.schedule s").await;
+    for (column, value) in [
+        ("enabled", json!(false)),
+        ("one_shot", json!(false)),
+        ("requires", json!(["one", "two"])),
+        ("catch_up", json!("all")),
+        ("catch_up_window", json!("02:00:00")),
+        ("overlap", json!("queue")),
+        ("jitter", json!("00:05:00")),
+        ("calendar", json!("feasts")),
+        ("queue", json!("slow")),
+        ("priority", json!(-3)),
+    ] {
+        assert_eq!(row[column], value, "{column}");
+    }
+    let once = rowbeat(&db, &["schedule", "add", "s", "@daily", "add_effect", "--one-shot", "--json"]).json();
+    assert_eq!(once["next"].as_array().unwrap().len(), 1);
+    assert!(db.get::<bool>("select one_shot and enabled and overlap = 'allow' from rowbeat.schedule").await);
+    let wrong = ["schedule", "add", "s", "@daily", "add_effect", "--jitter", "soon"];
+    rowbeat(&db, &wrong).refused(1, &["soon"]);
+    rowbeat(&db, &["schedule", "add", "s", "@daily", "add_effect", "--overlap", "maybe"])
+        .refused(2, &["replace"]);
+}
+
+#[tokio::test]
+async fn explain_tells_the_next_fires_what_is_in_the_way_and_the_latest_ones() {
+    let db = TestDb::new().await.with_effects().await;
+    rowbeat(&db, &["schedule", "explain", "nightly"])
+        .refused(1, &["there is no schedule nightly", "schedule list"]);
+    db.run(
+        "select rowbeat.schedule('nightly', '0 3 * * *', 'add_effect', p_time_zone => 'Europe/Paris', p_requires => '{premium}');
+         select rowbeat.pause('add_effect');
+         insert into rowbeat.fire (schedule, nominal_at, decision, reason, fired_at)
+             values ('nightly', '2026-10-25 02:00Z', 'skipped', 'a feast', now())",
+    )
+    .await;
+    let reasons = |explained: &Value| -> Vec<String> {
+        explained["reasons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["reason"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let explained = rowbeat(&db, &["schedule", "explain", "nightly", "--json"]).json();
+    assert_eq!(
+        reasons(&explained),
+        ["being planned", "no daemon", "missing feature", "tasks: paused", "tasks: no node"]
+    );
+    assert_eq!((&explained["next"], &explained["fires"][0]["reason"]), (&json!([]), &json!("a feast")));
+    let _daemon = db.daemon().ready().await;
+    db.until("(select next_fire_at is not null from rowbeat.schedule)").await;
+    let explained = rowbeat(&db, &["schedule", "explain", "nightly", "--json"]).json();
+    assert_eq!(reasons(&explained), ["next fire", "missing feature", "tasks: paused"]);
+    assert_eq!(explained["next"].as_array().unwrap().len(), 5);
+    assert_eq!(explained["schedule"]["status"], "planned");
+    let text = rowbeat(&db, &["schedule", "explain", "nightly"]).ok();
+    for says in
+        ["03:00:00 in Europe/Paris", "feature premium is not known", "next fires\nUTC", "skipped", "a feast"]
+    {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    db.run("update rowbeat.schedule set spec = 'at 2020-01-01 09:00', end_at = null").await;
+    db.until("(select status = 'no more fires' from rowbeat.upcoming)").await;
+    let explained = rowbeat(&db, &["schedule", "explain", "nightly", "--json"]).json();
+    assert_eq!(explained["reasons"][0]["detail"], "its time is over");
+    assert!(rowbeat(&db, &["status"]).ok().contains("zone data: schedules planned by 20"));
+}
+
+#[tokio::test]
 async fn a_bad_spec_or_zone_is_refused_with_a_hint_and_nothing_is_written() {
     let db = TestDb::new().await.with_effects().await;
     for (spec, zone, says) in [

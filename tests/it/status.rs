@@ -44,6 +44,9 @@ async fn the_endpoints_tell_the_truth() {
     assert_eq!(status["queues"][0]["waiting"], 1);
     assert_eq!(status["schedules"][0]["name"], "nightly");
     assert_eq!(status["nodes"][0]["state"], "alive");
+    for known in ["daemon", "server"] {
+        assert!(status["zone_data"][known].as_str().is_some_and(|data| data.contains("202")), "{body}");
+    }
     assert!(status["loops"]["dispatcher"]["last_pass_ms"].is_u64());
     let (code, page) = http(&address, "GET", "/status", "Accept: text/html\r\n").await;
     assert!(code == 200 && page.contains("<h2>Schedules</h2>") && page.contains("nightly"), "{page}");
