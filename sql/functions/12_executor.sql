@@ -2,7 +2,7 @@
 -- function first (RB002 if there is none), and only the resolved, quoted name is put into the statement. These functions,
 -- and those that call them, set no search_path of their own: a definition's function sees the session's, as anybody would expect.
 
--- Promises: the function the text names, or a clear refusal. SQLSTATEs: RB002.
+-- Promises: the function the text names, or a clear refusal. SQLSTATEs: RB002, RB005 (a plugin's function that no longer runs as its role).
 create or replace function rowbeat.resolve_function(p_function text, p_arguments text) returns regprocedure
 language plpgsql stable as $$
 declare
@@ -17,6 +17,7 @@ begin
         raise exception using errcode = 'RB002', message = format('function %s%s does not exist', p_function, p_arguments),
             hint = 'Create it, or correct its schema-qualified name in rowbeat.task_definition.';
     end if;
+    perform rowbeat.refuse_unsealed(v_function);
     return v_function;
 end $$;
 comment on function rowbeat.resolve_function(text, text) is 'The function a definition names, with these argument types, or RB002.';
@@ -26,6 +27,7 @@ comment on function rowbeat.resolve_function(text, text) is 'The function a defi
 create or replace function rowbeat.call_sql(p_function regprocedure, p_task rowbeat.task) returns jsonb
 language plpgsql volatile as $$
 declare
+    v_path    text := current_setting('search_path');
     v_result  jsonb;
 begin
     perform set_config('rowbeat.task_id', p_task.id::text, true), set_config('rowbeat.attempt', p_task.attempt::text, true),
@@ -35,6 +37,8 @@ begin
     else
         execute format('select to_jsonb(%s($1))', p_function::regproc) into v_result using p_task.payload;
     end if;
+    -- What the function did to the search path must not decide which functions the engine calls next.
+    perform pg_catalog.set_config('search_path', v_path, false);
     return v_result;
 end $$;
 comment on function rowbeat.call_sql(regprocedure, rowbeat.task) is 'Calls a sql task''s function.';
@@ -62,7 +66,8 @@ comment on function rowbeat.perform_sql(bigint, integer, bigint) is 'Runs a sql 
 
 -- Promises: what perform_sql does, as one statement for the tasks of this definition that need nothing more: no settle function, no slots, no
 --   serial key. $1 task · $2 attempt · $3 node; gives how many it ended: 0 means that it did nothing, and perform_sql is asked. A
---   third of the cost: it is planned once a session. Null: the function does not exist, or there is a settle function.
+--   third of the cost: it is planned once a session. Null: the function does not exist, or there is a settle function, or it runs as a
+--   plugin's role and is looked at before each call.
 -- Called by: every daemon, when it reads the definitions. SQLSTATEs of the statement: RB003, and whatever the function raises.
 create or replace function rowbeat.sql_statement(p_definition rowbeat.task_definition) returns text
 language plpgsql stable set search_path = '' as $$
@@ -74,6 +79,10 @@ begin
         return null;
     end if;
     v_function := rowbeat.resolve_function(p_definition.function, '(jsonb)');
+    if exists (select from pg_catalog.pg_proc f join rowbeat.plugin p on to_regnamespace(quote_ident(p.name)) = f.pronamespace
+            where f.oid = v_function and p.role_name is not null) then
+        return null;
+    end if;
     select f.prorettype = 'void'::regtype into v_void from pg_catalog.pg_proc f where f.oid = v_function;
     return format($statement$
         with held as materialized (
@@ -154,6 +163,7 @@ comment on function rowbeat.perform_sql_batch(bigint[], integer[], bigint) is 'R
 create or replace function rowbeat.call_plan(p_task_id bigint, p_attempt integer, p_node bigint) returns jsonb
 language plpgsql volatile as $$
 declare
+    v_path      text := current_setting('search_path');
     v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
     v_effect    jsonb;
@@ -162,6 +172,7 @@ begin
     from rowbeat.task_definition d where d.name = v_task.definition;
     execute format('select %s($1, $2)', v_function::regproc) into v_effect
     using rowbeat.task_document(v_task), rowbeat.responses(p_task_id);
+    perform pg_catalog.set_config('search_path', v_path, false);
     return v_effect;
 end $$;
 comment on function rowbeat.call_plan(bigint, integer, bigint) is 'Asks a task''s plan function for the next effect.';
@@ -172,6 +183,7 @@ create or replace function rowbeat.call_settle(
 ) returns jsonb
 language plpgsql volatile as $$
 declare
+    v_path      text := current_setting('search_path');
     v_function  regprocedure := rowbeat.resolve_function(p_function, '(jsonb,jsonb,jsonb[])');
     v_settled   jsonb;
 begin
@@ -179,6 +191,7 @@ begin
     using rowbeat.task_document(p_task),
         jsonb_build_object('outcome', p_outcome, 'result', p_result, 'error', p_error),
         rowbeat.responses(p_task.id);
+    perform pg_catalog.set_config('search_path', v_path, false);
     return v_settled;
 end $$;
 comment on function rowbeat.call_settle(text, rowbeat.task, text, jsonb, jsonb) is 'Runs a settle function with the outcome and the responses.';

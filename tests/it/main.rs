@@ -33,6 +33,7 @@ mod http_guard;
 mod kafka;
 mod limit;
 mod migrate;
+mod plugin;
 mod policy;
 mod queries;
 mod rescue;
