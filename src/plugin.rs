@@ -36,7 +36,8 @@ impl Plugin {
     pub fn read(bundle: Bundle) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let text = bundle.files.get(manifest::FILE).map(Vec::as_slice).unwrap_or_default();
-        let read = Manifest::read(std::str::from_utf8(text).unwrap_or_default());
+        let has_file = |path: &str| bundle.files.contains_key(path);
+        let read = Manifest::read(std::str::from_utf8(text).unwrap_or_default(), &has_file);
         let manifest = read.map_err(|found| problems.extend(found)).ok();
         let migrations = migrations(&bundle, &mut problems);
         for folder in ["migrations/", "functions/", "tests/"] {
@@ -52,16 +53,6 @@ impl Plugin {
         for (file, text) in bundle.texts("templates/") {
             if let Err(problem) = template::check(file, text) {
                 problems.push(Problem::of_file(file, problem));
-            }
-        }
-        for endpoint in manifest.iter().flat_map(|manifest| &manifest.endpoints) {
-            let template = endpoint
-                .template
-                .as_ref()
-                .filter(|name| !bundle.files.contains_key(&format!("templates/{name}")));
-            if let Some(name) = template {
-                let key = format!("{} template", endpoint.at());
-                problems.push(Problem::of_key(endpoint.line, key, format!("there is no templates/{name}")));
             }
         }
         match manifest {

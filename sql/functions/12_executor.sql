@@ -110,7 +110,7 @@ begin
         select d.n, case when h.n > d.n then rowbeat.refuse_stale($1, $2) end
         from (select count(*) as n from done) d, (select count(*) as n from held) h$statement$,
         v_function::regproc, p_definition.function, case when v_void then 'null::jsonb' else 'to_jsonb(c.value)' end);
-exception when sqlstate 'RB002' then
+exception when sqlstate 'RB002' or sqlstate 'RB005' then
     return null;
 end $$;
 comment on function rowbeat.sql_statement(rowbeat.task_definition) is 'The one statement that runs and records a plain sql task of a definition.';

@@ -171,7 +171,7 @@ begin
     if exists (
         select from pg_catalog.pg_proc f join pg_catalog.pg_namespace n on n.oid = f.pronamespace
         join rowbeat.plugin p on p.name = n.nspname
-        where f.oid = p_function and (not f.prosecdef or f.proowner <> to_regrole(quote_ident(p.role_name)))
+        where f.oid = p_function and p.role_name is not null and (not f.prosecdef or f.proowner <> to_regrole(quote_ident(p.role_name)))
     ) then
         raise exception 'function % of a plugin was altered to run with other rights', p_function using errcode = 'RB005',
             hint = 'Install the plugin again: rowbeat plugin upgrade.';
@@ -212,7 +212,7 @@ begin
         or length(v_text) > (new.rules ->> 'max_length')::integer or length(v_text) < (new.rules ->> 'min_length')::integer
         or not new.rules -> 'enum' @> jsonb_build_array(new.value) then
         raise exception using errcode = '22023', message = format('%s is no value for setting %s of plugin %s', new.value, new.name, new.plugin),
-            detail = 'It must keep ' || new.rules;
+            detail = 'It must keep ' || new.rules::text;
     end if;
     return new;
 exception when invalid_text_representation or numeric_value_out_of_range or datetime_field_overflow or invalid_datetime_format then

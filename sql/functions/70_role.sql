@@ -119,7 +119,7 @@ begin
 end $$;
 comment on function rowbeat.grant_roles() is 'Makes the roles rowbeat_reader, rowbeat_producer and rowbeat_operator, and grants them and plugins'' roles what they may do.';
 
--- reader: the views. producer: enqueue and cancel, by functions or by a plain insert. operator: all rows but those that say what is
+-- reader: the views, and what they look up. producer: enqueue and cancel, by functions or by a plain insert. operator: all rows but those that say what is
 -- installed, and every function; no DDL.
 create or replace function rowbeat.grant_person(p_role name) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -138,6 +138,9 @@ begin
         grant execute on all functions in schema rowbeat to rowbeat_operator;
         revoke execute on function rowbeat.purge_plugin(text), rowbeat.make_plugin_home(text), rowbeat.grant_roles() from rowbeat_operator;
     end if;
+    -- Functions within the view health look at these as the caller.
+    execute format('grant select (queue, priority, definition, parked) on rowbeat.task to %I', p_role);
+    execute format('grant select on rowbeat.task_definition, rowbeat.queue, rowbeat.feature to %I', p_role);
     for v_relation in
         select c.oid::regclass as name, c.relkind = 'v' or c.relname like 'plugin%' and c.relname <> 'plugin_setting'
             or c.relname in ('schema_history', 'source_file') as only_read

@@ -1,5 +1,6 @@
 //! `rowbeat plugin …`: new, check, install, upgrade, remove, list, set, export, pack.
 
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use deadpool_postgres::RecyclingMethod;
@@ -174,12 +175,11 @@ async fn install(context: &Context, arguments: &Install, upgrade: bool) -> Resul
     show(context, &report)
 }
 
-/// Steps are shown to people, on standard error.
+/// Steps are shown to people who watch, on standard error.
 fn progress(context: &Context) -> impl Fn(&str) + Sync {
-    let quiet = context.json();
+    let quiet = context.json() || !std::io::stderr().is_terminal();
     move |step: &str| {
         if !quiet {
-            use std::io::Write;
             let _ = writeln!(std::io::stderr(), "  {step}");
         }
     }

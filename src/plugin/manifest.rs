@@ -85,27 +85,32 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest.
+    /// Reads a manifest; `has_file` tells which files stand beside it.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn read(text: &str) -> Result<Self, Vec<Problem>> {
+    pub fn read(text: &str, has_file: &dyn Fn(&str) -> bool) -> Result<Self, Vec<Problem>> {
         let root = Node::parse(text)?;
         let mut problems = Vec::new();
         let Some(mut top) = Section::new("", &root, &mut problems) else { return Err(problems) };
         // Of another format nothing else can be said.
         check_format(&mut top)?;
         let manifest = Self::sections(top, &mut problems);
-        match manifest {
-            Some(manifest) if problems.is_empty() => Ok(manifest),
-            _ => {
-                problems.sort_by_key(|problem| problem.line);
-                Err(problems)
+        for endpoint in &manifest.endpoints {
+            let missing = endpoint.template.as_ref().filter(|name| !has_file(&format!("templates/{name}")));
+            if let Some(name) = missing {
+                let key = format!("{} template", endpoint.at());
+                problems.push(Problem::of_key(endpoint.line, key, format!("there is no templates/{name}")));
             }
         }
+        if problems.is_empty() {
+            return Ok(manifest);
+        }
+        problems.sort_by_key(|problem| problem.line);
+        Err(problems)
     }
 
-    fn sections(mut top: Section<'_>, problems: &mut Vec<Problem>) -> Option<Self> {
+    fn sections(mut top: Section<'_>, problems: &mut Vec<Problem>) -> Self {
         let name = top.needed("name", problems);
         let version =
             top.needed("version", problems).and_then(|text| version(&text, top.line, "version", problems));
@@ -158,7 +163,7 @@ impl Manifest {
         let mut known = TOP.to_vec();
         known.push("command");
         top.finish(&known, problems);
-        (name.is_some() && version.is_some()).then_some(manifest)
+        manifest
     }
 
     fn requires(&mut self, mut section: Section<'_>, problems: &mut Vec<Problem>) {

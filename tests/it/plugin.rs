@@ -219,7 +219,7 @@ async fn every_problem_that_only_the_database_knows_is_listed_at_once() {
             "3 problems",
             "[[task]] \"tally.count\": invalid input syntax",
             "tally.shaw",
-            "line 26",
+            "line 27",
             "\"Mars\" not recognized",
         ],
     );

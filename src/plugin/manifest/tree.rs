@@ -25,13 +25,17 @@ impl Node {
     pub(super) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         match DeTable::parse_recoverable(text) {
             (table, syntax) if syntax.is_empty() => Ok(Self::table(text, table.get_ref(), 1)),
-            (_, syntax) => Err(syntax
-                .iter()
-                .map(|error| {
-                    let line = line_of(text, error.span().map_or(0, |span| span.start));
-                    Problem::of_key(line, "", format!("no TOML: {}", error.message().replace('\n', ", ")))
-                })
-                .collect()),
+            (_, syntax) => {
+                let mut problems: Vec<Problem> = syntax
+                    .iter()
+                    .map(|error| {
+                        let line = line_of(text, error.span().map_or(0, |span| span.start));
+                        Problem::of_key(line, "", format!("no TOML: {}", error.message().replace('\n', ", ")))
+                    })
+                    .collect();
+                problems.sort_by_key(|problem| problem.line);
+                Err(problems)
+            }
         }
     }
 
