@@ -19,9 +19,6 @@ use crate::db::sqlstate;
 use crate::task::ClaimedTask;
 
 const CANCEL_AGAIN: Duration = Duration::from_millis(200);
-/// What a function may have left behind in its session: nothing of it reaches the next one.
-const CLEAN: &str = "close all; set session authorization default; reset all; unlisten *; \
-     select pg_advisory_unlock_all(); discard temp; discard sequences";
 
 type Parameter<'a> = &'a (dyn ToSql + Sync);
 
@@ -192,7 +189,7 @@ async fn transaction(session: &Object, work: Work<'_>) -> (Result<Vec<Row>, DbEr
     let (limited, performed, cleaned) = futures_util::future::join3(
         session.batch_execute(&limit),
         session.query(&statement, work.parameters),
-        session.batch_execute(CLEAN),
+        session.batch_execute(query::CLEAN),
     )
     .await;
     (limited.and(performed).map_err(DbError::from), cleaned.is_ok())

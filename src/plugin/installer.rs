@@ -208,7 +208,7 @@ impl<'a> Work<'a> {
         self.allow_reading(before).await?;
         for (file, migration) in pending {
             self.run(role.as_deref(), file, migration.sql().unwrap_or_default()).await?;
-            let version = i32::try_from(migration.version()).unwrap_or(i32::MAX);
+            let version = migration.version();
             let checksum = migration.checksum().to_string();
             self.session
                 .rows("plugin.put_migration", &[&name, &version, &migration.name(), &checksum])
@@ -275,10 +275,7 @@ impl<'a> Work<'a> {
     fn pending(&mut self, before: &Before) -> Vec<(&'a str, &'a Migration)> {
         let plugin = self.plugin;
         for (version, name, checksum) in &before.applied {
-            let file = plugin
-                .migrations
-                .iter()
-                .find(|(_, migration)| i64::from(migration.version()) == i64::from(*version));
+            let file = plugin.migrations.iter().find(|(_, migration)| migration.version() == *version);
             let message = match file {
                 None => "was applied and is missing now: migrations stay",
                 Some((_, migration))
@@ -290,9 +287,8 @@ impl<'a> Work<'a> {
             };
             self.problems.push(Problem::of_file(format!("migrations/V{version}__{name}.sql"), message));
         }
-        let newest = before.applied.iter().map(|(version, ..)| i64::from(*version)).max().unwrap_or(0);
-        let pending =
-            plugin.migrations.iter().filter(|(_, migration)| i64::from(migration.version()) > newest);
+        let newest = before.applied.iter().map(|(version, ..)| *version).max().unwrap_or(0);
+        let pending = plugin.migrations.iter().filter(|(_, migration)| migration.version() > newest);
         pending.map(|(file, migration)| (file.as_str(), migration)).collect()
     }
 

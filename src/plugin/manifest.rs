@@ -127,7 +127,7 @@ impl Manifest {
             }
         }
         let mut manifest = Self {
-            name: name.clone().unwrap_or_default(),
+            name: name.unwrap_or_default(),
             version: version.unwrap_or_else(Version::of_rowbeat),
             description: top.text("description", problems).unwrap_or_default(),
             licence: top.text("licence", problems),

@@ -36,6 +36,7 @@ mod migrate;
 mod plugin;
 mod plugin_files;
 mod plugin_guard;
+mod plugin_upgrade;
 mod policy;
 mod queries;
 mod rescue;

@@ -203,10 +203,12 @@ async fn plan_settle_and_conditions_run_as_the_plugin_too() {
         .put(
             "functions/plan.sql",
             "create or replace function tally.plan(task jsonb, responses jsonb[]) returns jsonb language plpgsql as $$
-             begin insert into counter values ('plan ' || current_user, 1); perform set_config('search_path', 'tally, pg_catalog', false); return null; end $$;
+             begin insert into counter values ('plan ' || current_user, 1) on conflict do nothing; perform leave(); return null; end $$;
              create or replace function tally.settle(task jsonb, outcome jsonb, responses jsonb[]) returns jsonb language plpgsql as $$
-             begin insert into counter values ('settle ' || current_user, 1); perform set_config('search_path', 'tally, pg_catalog', false); return null; end $$;
-             create or replace function tally.holds() returns boolean language sql as $$ select current_user like 'rowbeat%' $$;",
+             begin insert into counter values ('settle ' || current_user, 1) on conflict do nothing; perform leave(); return null; end $$;
+             create or replace function tally.leave() returns void language sql as $$
+                 select set_config('search_path', 'tally, pg_catalog', false), set_config('statement_timeout', '1', false), pg_advisory_lock(7) $$;
+             create or replace function tally.holds() returns boolean language sql as $$ select leave(); select current_user like 'rowbeat%' $$;",
         )
         .append(
             "plugin.toml",
@@ -215,12 +217,17 @@ async fn plan_settle_and_conditions_run_as_the_plugin_too() {
         )
         .install(&db)
         .ok();
-    let _daemon = db.daemon().ready().await;
+    let daemon = db.daemon().ready().await;
     db.run("select rowbeat.enqueue('tally.ask')").await;
     db.until("exists (select from rowbeat.tasks where state = 'completed')").await;
     let who: Vec<String> = db.get("select array_agg(what order by what) from tally.counter").await;
     let role = format!("rowbeat_{}_tally", db.name);
     assert_eq!(who, [format!("plan {role}"), format!("settle {role}")]);
+    db.until("not exists (select from pg_locks where locktype = 'advisory' and objid = 7)").await;
+    // A limit of a millisecond in the daemon's own sessions would show.
+    db.run("select rowbeat.enqueue('tally.ask') from generate_series(1, 20)").await;
+    db.until("(select count(*) from rowbeat.tasks where state = 'completed') = 21").await;
+    assert!(!daemon.log().contains("statement timeout"), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,4 +279,22 @@ async fn long_names_of_databases_still_give_every_plugin_a_role_of_its_own() {
         names.iter().all(|name| name.len() <= 63) && names[0] != names[1] && names[3] != names[4],
         "{names:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_who_runs_it_is_refused() {
+    let db = TestDb::new().await;
+    Folder::tally()
+        .append("functions/show.sql", "do $$ begin perform set_config('role', 'none', true); end $$;")
+        .install(&db)
+        .refused(1, &["functions/show.sql", "changed its role"]);
+    Folder::tally()
+        .append("functions/show.sql", "do $$ begin commit; end $$;")
+        .install(&db)
+        .refused(1, &["functions/show.sql: invalid transaction termination"]);
+    Folder::tally()
+        .append("functions/show.sql", "commit;")
+        .install(&db)
+        .refused(1, &["functions/show.sql line 5", "\"commit\" is not allowed"]);
+    assert!(!db.get::<bool>("select to_regnamespace('tally') is not null").await);
 }

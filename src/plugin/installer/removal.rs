@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{PluginError, Report, session};
+use super::session::{self, Session};
+use super::{PluginError, Report};
 use crate::db::connect::Connector;
 use crate::db::sqlstate;
 
@@ -34,15 +35,8 @@ pub async fn remove(
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Report, PluginError> {
     session::within(connector, async |session| {
-        let begun = Instant::now();
-        while removal.cancel_tasks && !removal.dry_run {
-            // Each look is a transaction of its own: a running task ends only after the request is committed.
-            let alive: i64 = session.row("plugin.cancel_tasks", &[&name]).await?.get("alive");
-            if alive == 0 || begun.elapsed() > PATIENCE {
-                break;
-            }
-            say(&format!("{alive} tasks are told to stop"));
-            tokio::time::sleep(PAUSE).await;
+        if removal.cancel_tasks && !removal.dry_run {
+            cancel_tasks(session, name, say).await?;
         }
         session.begin().await?;
         let Some(row) = session.rows("plugin.installed", &[&name]).await?.into_iter().next() else {
@@ -109,4 +103,18 @@ pub async fn remove(
         Ok(report)
     })
     .await
+}
+
+/// Tells the plugin's live tasks to stop, until there are none or patience ends. Each look is a transaction of its own: a running
+/// task ends only after the request is committed.
+async fn cancel_tasks(session: &Session, name: &str, say: &(dyn Fn(&str) + Sync)) -> Result<(), PluginError> {
+    let begun = Instant::now();
+    loop {
+        let alive: i64 = session.row("plugin.cancel_tasks", &[&name]).await?.get("alive");
+        if alive == 0 || begun.elapsed() > PATIENCE {
+            return Ok(());
+        }
+        say(&format!("{alive} tasks are told to stop"));
+        tokio::time::sleep(PAUSE).await;
+    }
 }
