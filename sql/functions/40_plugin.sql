@@ -102,13 +102,16 @@ begin
         from (select current_user union select n.nspowner::regrole::name from pg_catalog.pg_namespace n where n.nspname = 'rowbeat') r (role);
         perform rowbeat.grant_plugin(v_role);
     end if;
-    execute format('create schema if not exists %I %s', p_plugin, 'authorization ' || quote_ident(v_role));
+    execute format('create schema if not exists %I', p_plugin);
+    if v_role is not null then
+        execute format('grant usage, create on schema %I to %I', p_plugin, v_role);
+    end if;
     return v_role;
 end $$;
 comment on function rowbeat.make_plugin_home(text) is 'Makes a plugin''s schema and role; returns the role, null when none can be made.';
 
 -- Promises: every function in the plugin's schema runs as the plugin's role with the plugin's search path, and nobody else may call it;
---   everything that the role owns lies in that schema. Called by: the installer, after the plugin's files ran.
+--   everything that the role owns lies in that schema, and it can make nothing more there. Called by: the installer, after the plugin's files ran.
 -- SQLSTATEs: RB005 (the plugin made something elsewhere, or a procedure).
 create or replace function rowbeat.seal_plugin(p_plugin text, p_role name) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -131,6 +134,9 @@ begin
             execute format('alter function %s security definer', v_function.name);
         end if;
     end loop;
+    if p_role is not null then
+        execute format('revoke create on schema %I from %I', p_plugin, p_role);
+    end if;
     select string_agg(format('%s %s', i.type, i.identity), ', ') into v_astray
     from pg_catalog.pg_shdepend d cross join lateral pg_identify_object(d.classid, d.objid, d.objsubid) i
     where d.refobjid = to_regrole(quote_ident(p_role)) and d.refclassid = 'pg_catalog.pg_authid'::regclass and d.deptype = 'o'

@@ -63,6 +63,10 @@ async fn a_plugin_reaches_nothing_but_its_own() {
             "permission denied for table task_definition",
         ),
         ("create table public.mine (x int)", "permission denied for schema public"),
+        (
+            "create function tally.mine() returns int language sql as 'select 1'",
+            "permission denied for schema tally",
+        ),
         ("create schema mine", "permission denied for database"),
         ("create table rowbeat.mine (x int)", "permission denied for schema rowbeat"),
         ("alter role current_user superuser", "must be superuser"),
@@ -156,17 +160,15 @@ async fn a_plugin_can_do_what_plugins_are_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_function_does_to_its_session_reaches_nobody_else() {
     let db = TestDb::new().await;
-    // Names that the engine uses, in the plugin's own schema: whoever resolves them there runs them with the daemon's rights.
+    // An operator that the engine uses, in the plugin's own schema: whoever comes upon this one is confused.
     burglar()
         .append(
             "functions/try.sql",
-            "create or replace function tally.format(text, text) returns text language sql as $$ select 'stolen by ' || session_user $$;
-             create or replace function tally.set_config(text, text, boolean) returns text language plpgsql as $$
-             begin create table if not exists tally.trophy as select current_user as who; return 'x'; end $$;",
+            "create or replace function tally.confuse(text, text) returns boolean language sql as $$ select false $$;
+             create operator tally.= (function = tally.confuse, leftarg = text, rightarg = text);",
         )
         .install(&db)
         .ok();
-    // The engine must never come upon these with the daemon's rights, so they stay as the plugin could make them itself.
     let _daemon =
         db.daemon_with("[node]\nconcurrency = 1\n[database]\nmax_connections = 1\n", &[]).ready().await;
     attempt(&db, "select set_config('search_path', 'tally, pg_catalog', false)").await.unwrap();
@@ -179,8 +181,7 @@ async fn what_a_function_does_to_its_session_reaches_nobody_else() {
     .await
     .unwrap();
     assert_eq!(path, "tally, pg_temp", "every call begins anew");
-    assert_eq!(db.get::<i64>("select count(*) from pg_locks where locktype = 'advisory' and (objid = 7 or (classid = 1919907682 and objid = 2))").await, 0);
-    assert!(!db.get::<bool>("select to_regclass('tally.trophy') is not null").await);
+    assert_eq!(db.get::<i64>("select count(*) from pg_locks l join pg_database d on d.oid = l.database and d.datname = current_database() where locktype = 'advisory' and (objid = 7 or (classid = 1919907682 and objid = 2))").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +224,7 @@ async fn plan_settle_and_conditions_run_as_the_plugin_too() {
     let who: Vec<String> = db.get("select array_agg(what order by what) from tally.counter").await;
     let role = format!("rowbeat_{}_tally", db.name);
     assert_eq!(who, [format!("plan {role}"), format!("settle {role}")]);
-    db.until("not exists (select from pg_locks where locktype = 'advisory' and objid = 7)").await;
+    db.until("not exists (select from pg_locks l join pg_database d on d.oid = l.database and d.datname = current_database() where locktype = 'advisory' and objid = 7)").await;
     // A limit of a millisecond in the daemon's own sessions would show.
     db.run("select rowbeat.enqueue('tally.ask') from generate_series(1, 20)").await;
     db.until("(select count(*) from rowbeat.tasks where state = 'completed') = 21").await;
