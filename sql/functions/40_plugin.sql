@@ -195,7 +195,12 @@ begin
     execute format('drop schema if exists %I cascade', p_plugin);
     if to_regrole(quote_ident(v_role)) is not null then
         execute format('drop owned by %I', v_role);
-        execute format('drop role %I', v_role);
+        begin
+            execute format('drop role %I', v_role);
+        exception when dependent_objects_still_exist then
+            -- A copy of this database has the plugin too.
+            null;
+        end;
     end if;
     delete from rowbeat.plugin p where p.name = p_plugin;
 end $$;

@@ -251,7 +251,10 @@ async fn a_role_that_may_create_roles_installs_isolated_and_one_that_may_not_say
             crate::cli::finish(command, arguments, "")
         };
         run(&["migrate"]).ok();
-        let folder = burglar();
+        let folder = burglar().append(
+            "plugin.toml",
+            "[[watch]]\nname = \"tally.w\"\ntable_name = \"tally.counter\"\noperations = [\"DELETE\"]\ndefinition = \"tally.try\"\n",
+        );
         let said = run(&["plugin", "install", folder.path().to_str().unwrap(), "--test"]).ok();
         assert_eq!(said.contains("not isolated"), !isolated, "{said}");
         assert_eq!(run(&["plugin", "list", "--json"]).json()[0]["isolated"], isolated);
