@@ -177,10 +177,11 @@ begin
     if exists (
         select from pg_catalog.pg_proc f join pg_catalog.pg_namespace n on n.oid = f.pronamespace
         join rowbeat.plugin p on p.name = n.nspname
-        where f.oid = p_function and p.role_name is not null and (not f.prosecdef or f.proowner <> to_regrole(quote_ident(p.role_name)))
+        where f.oid = p_function and p.role_name is not null
+            and (not f.prosecdef or f.proowner is distinct from to_regrole(quote_ident(p.role_name))::oid)
     ) then
         raise exception 'function % of a plugin was altered to run with other rights', p_function using errcode = 'RB005',
-            hint = 'Install the plugin again: rowbeat plugin upgrade.';
+            hint = 'Install the plugin again: rowbeat plugin install.';
     end if;
 end $$;
 comment on function rowbeat.refuse_unsealed(regprocedure) is 'Refuses a plugin''s function that no longer runs as the plugin''s role.';

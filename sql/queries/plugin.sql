@@ -9,8 +9,13 @@ select pg_advisory_xact_lock(1919907682, 2)
 select pg_has_role(n.nspowner, 'usage') as may, n.nspowner::regrole::text as owner from pg_namespace n where n.nspname = 'rowbeat'
 
 -- name: installed
--- $1 plugin.
-select p.version, p.digest, p.removed_at is not null as removed, p.role_name is not null as isolated, p.manifest from rowbeat.plugin p where p.name = $1
+-- $1 plugin. Intact: its functions still run as its role.
+select p.version, p.digest, p.removed_at is not null as removed, p.role_name is not null as isolated, p.manifest,
+    p.role_name is null or not exists (
+        select from pg_proc f where f.pronamespace = to_regnamespace(quote_ident(p.name)) and f.prokind = 'f'
+            and (not f.prosecdef or f.proowner is distinct from to_regrole(quote_ident(p.role_name))::oid)
+    ) as intact
+from rowbeat.plugin p where p.name = $1
 
 -- name: make_home
 -- $1 plugin: its role, or null.

@@ -170,7 +170,8 @@ impl<'a> Work<'a> {
             (row.get("version"), row.get("digest"), row.get("removed"));
         self.report.from = Some(found.clone());
         self.report.isolated = row.get("isolated");
-        if !removed && digest == self.plugin.bundle.digest() {
+        let same = !removed && digest == self.plugin.bundle.digest();
+        if same && row.get("intact") {
             self.report.done = "unchanged";
             return Ok(None);
         }
@@ -180,7 +181,7 @@ impl<'a> Work<'a> {
                 "there is no way back: install the newer version, or remove it with --purge first",
             ));
         }
-        if !removed && !options.upgrade {
+        if !removed && !same && !options.upgrade {
             let what = if found == version.to_string() { "with other files" } else { "" };
             return Err(PluginError::refused(
                 format!("plugin {name} is installed already, in version {found} {what}").trim_end(),

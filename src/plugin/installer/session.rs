@@ -1,6 +1,6 @@
 //! The installer's session: named statements, one transaction, and where in a text the server found an error.
 
-use tokio_postgres::error::ErrorPosition;
+use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
@@ -37,8 +37,13 @@ impl Session {
     /// Begins the transaction, when no migration and no other plugin is being applied.
     pub(super) async fn begin(&self) -> Result<(), PluginError> {
         self.batch("begin").await?;
-        self.rows("plugin.begin", &[]).await?;
-        Ok(())
+        match self.rows("plugin.begin", &[]).await {
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Err(PluginError::refused(
+                "a migration or another plugin is being applied",
+                "try again when it has ended",
+            )),
+            done => Ok(done.map(drop)?),
+        }
     }
 
     /// Commits, or rolls back what was only to be seen.
