@@ -29,7 +29,7 @@ use super::problem::Problem;
 pub const FILE: &str = "plugin.toml";
 /// The format this rowbeat reads.
 pub const FORMAT: i64 = 1;
-const TOP: [&str; 15] = [
+const TOP: [&str; 16] = [
     "format",
     "name",
     "version",
@@ -45,6 +45,7 @@ const TOP: [&str; 15] = [
     "channel",
     "feature",
     "endpoint",
+    "command",
 ];
 /// Names that a schema of a plugin cannot have.
 const RESERVED: [&str; 5] = ["rowbeat", "public", "information_schema", "postgres", "bundled"];
@@ -111,19 +112,25 @@ impl Manifest {
     }
 
     fn sections(mut top: Section<'_>, problems: &mut Vec<Problem>) -> Self {
+        let (name_line, version_line) = (top.line_of("name"), top.line_of("version"));
         let name = top.needed("name", problems);
-        let version =
-            top.needed("version", problems).and_then(|text| version(&text, top.line, "version", problems));
+        let version = top
+            .needed("version", problems)
+            .and_then(|text| version(&text, version_line, "version", problems));
         if let Some(name) = &name {
             let fits = name.len() <= 40 && name.starts_with(|c: char| c.is_ascii_lowercase());
             if !fits || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
                 problems.push(Problem::of_key(
-                    1,
+                    name_line,
                     "name",
                     "a name is a small letter and at most 39 more small letters, digits or _",
                 ));
             } else if RESERVED.contains(&name.as_str()) || name.starts_with("pg_") {
-                problems.push(Problem::of_key(1, "name", format!("a schema cannot be called {name}")));
+                problems.push(Problem::of_key(
+                    name_line,
+                    "name",
+                    format!("a schema cannot be called {name}"),
+                ));
             }
         }
         let mut manifest = Self {
@@ -160,14 +167,12 @@ impl Manifest {
                 "pages are reserved for a later format: use [[endpoint]] with a template",
             ));
         }
-        let mut known = TOP.to_vec();
-        known.push("command");
-        top.finish(&known, problems);
+        top.finish(&TOP, problems);
         manifest
     }
 
     fn requires(&mut self, mut section: Section<'_>, problems: &mut Vec<Problem>) {
-        let line = section.line;
+        let line = section.line_of("rowbeat");
         if let Some(text) = section.text("rowbeat", problems) {
             self.rowbeat = version(&text, line, "[requires] rowbeat", problems);
             if let Some(needed) = self.rowbeat.filter(|needed| *needed > Version::of_rowbeat()) {

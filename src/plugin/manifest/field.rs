@@ -75,7 +75,8 @@ impl Field {
         let mut field = Self {
             name: name.to_owned(),
             kind,
-            required: section.flag("required", problems).unwrap_or(place.as_deref() == Some("path")),
+            required: role != Role::Setting
+                && section.flag("required", problems).unwrap_or(place.as_deref() == Some("path")),
             list: role != Role::Setting && section.flag("list", problems).unwrap_or(false),
             default: section.take("default").map(super::tree::Node::json),
             description: section.text("description", problems).unwrap_or_default(),

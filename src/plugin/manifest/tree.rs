@@ -107,6 +107,11 @@ impl<'n> Section<'n> {
         format!("{} {key}", self.name).trim_start().to_owned()
     }
 
+    /// The line of a key, of the section when it is not there.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        self.entries.iter().find(|(name, _)| *name == key).map_or(self.line, |(_, node)| node.line)
+    }
+
     /// The value of a key, which is then known.
     pub(super) fn take(&mut self, key: &str) -> Option<&'n Node> {
         let at = self.entries.iter().position(|(name, _)| *name == key)?;
