@@ -1,7 +1,7 @@
-//! The SQL folders are embedded in the binary: a new or changed file must rebuild it.
+//! The SQL folders and the bundled plugins are embedded in the binary: a new or changed file must rebuild it.
 
 fn main() {
-    for folder in ["refinery_migrations", "sql", "triggers"] {
+    for folder in ["refinery_migrations", "sql", "triggers", "plugins"] {
         println!("cargo::rerun-if-changed={folder}");
     }
 }

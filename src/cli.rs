@@ -20,6 +20,7 @@ mod migrate;
 mod names;
 mod output;
 mod pause;
+mod plugin;
 mod postgres;
 mod schedule;
 mod start;
@@ -75,6 +76,8 @@ enum Command {
     Schedule(schedule::Arguments),
     #[command(subcommand)]
     Watch(watch::Arguments),
+    #[command(subcommand)]
+    Plugin(plugin::Arguments),
     /// Run the daemon in the foreground and print what is heard on the channels that become tasks.
     ///
     /// It does all the work that `start` does. Also known as psql_listener.
@@ -137,6 +140,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Resume(arguments) => pause::resume(&context, arguments).await,
         Command::Schedule(arguments) => schedule::run(&context, arguments).await,
         Command::Watch(arguments) => watch::run(&context, arguments).await,
+        Command::Plugin(arguments) => plugin::run(&context, arguments).await,
         Command::Listen(arguments) => listen::run(&context, arguments).await,
         Command::Status(arguments) => status::run(&context, arguments).await,
         Command::Postgres(arguments) => postgres::run(&context, arguments).await,

@@ -18,7 +18,7 @@ pub mod kafka;
 pub mod native;
 pub mod smtp;
 pub mod sql;
-mod template;
+pub(crate) mod template;
 
 /// One thing to do outside the database.
 #[derive(Debug, Clone)]

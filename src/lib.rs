@@ -4,7 +4,7 @@
 //! The binary is a thin wrapper around this library. Programs that bring Rust handlers of their own (`native` tasks) embed
 //! it: see [`daemon::Daemon`] and [`executor::native::Handlers`].
 //!
-//! Floors, top to bottom; imports go strictly down: `cli`, `daemon` · `status` · the loops (`change::router`,
+//! Floors, top to bottom; imports go strictly down: `cli`, `daemon` · `plugin`, `status` · the loops (`change::router`,
 //! `schedule::scheduler`, `task::dispatcher`, …) · `task::attempt`, `executor` · the nouns and pure rules · `config`, `db`,
 //! `service`, `shutdown`, `telemetry`.
 
@@ -15,6 +15,7 @@ pub mod config;
 pub mod daemon;
 pub mod db;
 pub mod executor;
+pub mod plugin;
 pub mod schedule;
 pub mod service;
 pub mod shutdown;

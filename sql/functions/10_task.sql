@@ -1,4 +1,7 @@
 -- Tasks as people use them: enqueue, cancel, retry, run now, pause, wait.
+--
+-- enqueue, enqueue_many and cancel are security definer: producers and plugins may call them (sql/functions/70_role.sql grants it) and
+-- need no rights on the tables behind them. Nobody else may.
 
 -- Promises: a waiting task with this unique key has the new values that p_replace names; its id, or null when none waits.
 -- Called by: enqueue. Locks: the task row; waits for whoever changes it.
@@ -56,7 +59,7 @@ create or replace function rowbeat.enqueue(
     p_unique_for    interval default null,
     p_serial_key    text default null
 ) returns bigint
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' as $$
 declare
     v_id  bigint;
 begin
@@ -89,12 +92,13 @@ begin
 end $$;
 comment on function rowbeat.enqueue(text, jsonb, timestamptz, text, integer, integer, interval, text, text[], interval, text) is
     'Enqueues a task and returns its id; with a unique key, the id of the live task that holds it.';
+revoke execute on function rowbeat.enqueue(text, jsonb, timestamptz, text, integer, integer, interval, text, text[], interval, text) from public;
 
 -- Promises: each element of the array is enqueued as by enqueue, all in one round trip; the ids come in the order of the elements.
 --   An element is {"definition", "payload", "run_at", "queue", "priority", "max_attempts", "timeout", "unique_key", "replace", "unique_for",
 --   "serial_key"}; only the first is needed. Called by: applications. Locks, SQLSTATEs: as enqueue.
 create or replace function rowbeat.enqueue_many(p_tasks jsonb) returns setof bigint
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' as $$
 declare
     v_unknown  text;
     v_task     record;
@@ -125,13 +129,14 @@ begin
     select e.id from enqueued e order by e.id;
 end $$;
 comment on function rowbeat.enqueue_many(jsonb) is 'Enqueues an array of tasks and returns their ids, in order.';
+revoke execute on function rowbeat.enqueue_many(jsonb) from public;
 
 -- Promises: the task does not start any more (cancelled at once), or its running attempt is told to stop (cancelling),
 --   or it had ended before and stays as it is (its state is returned).
 -- Called by: people. Locks: the task row; waits for its attempt's last write.
 -- Safe to repeat. SQLSTATEs: RB004 (no such task).
 create or replace function rowbeat.cancel(p_task_id bigint) returns text
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' as $$
 declare
     v_task   rowbeat.task;
     v_state  text;
@@ -159,6 +164,7 @@ begin
     return 'cancelled';
 end $$;
 comment on function rowbeat.cancel(bigint) is 'Cancels a task; returns cancelled, cancelling (it is running and was told) or the state it had already ended in.';
+revoke execute on function rowbeat.cancel(bigint) from public;
 
 -- The refusal of an id that no task has. SQLSTATEs: RB004, always.
 create or replace function rowbeat.refuse_unknown(p_task_id bigint) returns void

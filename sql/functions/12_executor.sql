@@ -2,7 +2,7 @@
 -- function first (RB002 if there is none), and only the resolved, quoted name is put into the statement. These functions,
 -- and those that call them, set no search_path of their own: a definition's function sees the session's, as anybody would expect.
 
--- Promises: the function the text names, or a clear refusal. SQLSTATEs: RB002.
+-- Promises: the function the text names, or a clear refusal. SQLSTATEs: RB002, RB005 (a plugin's function that no longer runs as its role).
 create or replace function rowbeat.resolve_function(p_function text, p_arguments text) returns regprocedure
 language plpgsql stable as $$
 declare
@@ -17,6 +17,7 @@ begin
         raise exception using errcode = 'RB002', message = format('function %s%s does not exist', p_function, p_arguments),
             hint = 'Create it, or correct its schema-qualified name in rowbeat.task_definition.';
     end if;
+    perform rowbeat.refuse_unsealed(v_function);
     return v_function;
 end $$;
 comment on function rowbeat.resolve_function(text, text) is 'The function a definition names, with these argument types, or RB002.';
@@ -26,6 +27,7 @@ comment on function rowbeat.resolve_function(text, text) is 'The function a defi
 create or replace function rowbeat.call_sql(p_function regprocedure, p_task rowbeat.task) returns jsonb
 language plpgsql volatile as $$
 declare
+    v_path    text := current_setting('search_path');
     v_result  jsonb;
 begin
     perform set_config('rowbeat.task_id', p_task.id::text, true), set_config('rowbeat.attempt', p_task.attempt::text, true),
@@ -35,6 +37,8 @@ begin
     else
         execute format('select to_jsonb(%s($1))', p_function::regproc) into v_result using p_task.payload;
     end if;
+    -- What the function did to the search path must not decide which functions the engine calls next.
+    perform pg_catalog.set_config('search_path', v_path, false);
     return v_result;
 end $$;
 comment on function rowbeat.call_sql(regprocedure, rowbeat.task) is 'Calls a sql task''s function.';
@@ -61,8 +65,8 @@ end $$;
 comment on function rowbeat.perform_sql(bigint, integer, bigint) is 'Runs a sql task''s function and records it, in one transaction.';
 
 -- Promises: what perform_sql does, as one statement for the tasks of this definition as it is now. $1 task · $2 attempt · $3 node. It is planned
---   once a session and does nothing that the definition does not ask for: a fraction of the cost. Null: the function does not exist, or
---   a settle function wants more.
+--   once a session and does nothing that the definition does not ask for: a fraction of the cost. Null: the function does not exist, a
+--   settle function wants more, or it runs as a plugin's role and is looked at before each call.
 -- Called by: every daemon, when it reads the definitions; a task whose claim saw another revision goes to perform_sql. SQLSTATEs of the
 --   statement: RB003, and whatever the function raises. Locks: as perform_sql.
 create or replace function rowbeat.sql_statement(p_definition rowbeat.task_definition) returns text
@@ -77,6 +81,10 @@ begin
         return null;
     end if;
     v_function := rowbeat.resolve_function(p_definition.function, '(jsonb)');
+    if exists (select from pg_catalog.pg_proc f join rowbeat.plugin p on to_regnamespace(quote_ident(p.name)) = f.pronamespace
+            where f.oid = v_function and p.role_name is not null) then
+        return null;
+    end if;
     if p_definition.keep = 'all' then
         select case when f.prorettype = 'void'::regtype or p_definition.redact then 'null' else 'to_jsonb(called.value)' end
         into v_result from pg_catalog.pg_proc f where f.oid = v_function;
@@ -107,7 +115,7 @@ begin
         select case when done.id is null then rowbeat.refuse_stale($1, $2) end, case when done.slots then rowbeat.release_slots($1) end,
             case when done.serial_key is not null then rowbeat.release_serial($1, done.serial_key) end
         from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after);
-exception when sqlstate 'RB002' then
+exception when sqlstate 'RB002' or sqlstate 'RB005' then
     return null;
 end $$;
 comment on function rowbeat.sql_statement(rowbeat.task_definition) is 'The one statement that runs and records a plain sql task of a definition.';
@@ -160,6 +168,7 @@ comment on function rowbeat.perform_sql_batch(bigint[], integer[], bigint) is 'R
 create or replace function rowbeat.call_plan(p_task_id bigint, p_attempt integer, p_node bigint) returns jsonb
 language plpgsql volatile as $$
 declare
+    v_path      text := current_setting('search_path');
     v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
     v_effect    jsonb;
@@ -168,6 +177,7 @@ begin
     from rowbeat.task_definition d where d.name = v_task.definition;
     execute format('select %s($1, $2)', v_function::regproc) into v_effect
     using rowbeat.task_document(v_task), rowbeat.responses(p_task_id);
+    perform pg_catalog.set_config('search_path', v_path, false);
     return v_effect;
 end $$;
 comment on function rowbeat.call_plan(bigint, integer, bigint) is 'Asks a task''s plan function for the next effect.';
@@ -178,6 +188,7 @@ create or replace function rowbeat.call_settle(
 ) returns jsonb
 language plpgsql volatile as $$
 declare
+    v_path      text := current_setting('search_path');
     v_function  regprocedure := rowbeat.resolve_function(p_function, '(jsonb,jsonb,jsonb[])');
     v_settled   jsonb;
 begin
@@ -185,6 +196,7 @@ begin
     using rowbeat.task_document(p_task),
         jsonb_build_object('outcome', p_outcome, 'result', p_result, 'error', p_error),
         rowbeat.responses(p_task.id);
+    perform pg_catalog.set_config('search_path', v_path, false);
     return v_settled;
 end $$;
 comment on function rowbeat.call_settle(text, rowbeat.task, text, jsonb, jsonb) is 'Runs a settle function with the outcome and the responses.';

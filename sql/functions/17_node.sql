@@ -18,8 +18,9 @@ comment on function rowbeat.fingerprint() is 'Which database of which server thi
 
 -- Promises: true, unless the schema came here by a dump, a clone or a template: then its tasks and schedules are another database's,
 --   and nothing of it is started before somebody confirms. A standby that was promoted is the same database.
+--   Security definer: readers of the view health may not see the settings.
 create or replace function rowbeat.is_home() returns boolean
-language sql stable set search_path = '' as $$
+language sql stable security definer set search_path = '' as $$
     select coalesce((select s.value = rowbeat.fingerprint() from rowbeat.setting s where s.name = 'database'), true)
 $$;
 comment on function rowbeat.is_home() is 'Whether this is the database that rowbeat was installed in, or a confirmed copy.';

@@ -10,10 +10,12 @@ declare
     v_holds    boolean;
     v_error    text;
     v_changed  integer := 0;
+    v_path     text := current_setting('search_path');
 begin
     for v_feature in select * from rowbeat.feature f where f.condition is not null loop
         begin
             execute format('select %s()', rowbeat.resolve_function(v_feature.condition, '()')::regproc) into v_holds;
+            perform pg_catalog.set_config('search_path', v_path, false);
             v_error := null;
         exception when others then
             v_holds := false;

@@ -106,8 +106,10 @@ language sql stable set search_path = '' as $$
             'operations', w.operations, 'definition', w.definition, 'enabled', w.enabled) order by w.name), '[]') from rowbeat.watch w),
         'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,
             'enabled', c.enabled) order by c.name), '[]') from rowbeat.channel c),
+        'plugins', (select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'version', p.version, 'isolated', p.role_name is not null)
+            order by p.name), '[]') from rowbeat.plugin p where p.removed_at is null),
         'failures', (select coalesce(jsonb_agg(to_jsonb(f)), '[]') from (select f.id, f.definition, f.message, f.finished_at
             from rowbeat.failures f limit 20) f)
     )
 $$;
-comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, channels, latest failures.';
+comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, channels, plugins, latest failures.';

@@ -1,4 +1,4 @@
-//! `rowbeat status`: nodes, queues, schedules, watches, channels and the latest failures.
+//! `rowbeat status`: nodes, queues, schedules, watches, channels, plugins and the latest failures.
 
 use serde_json::Value;
 
@@ -37,6 +37,7 @@ pub(super) async fn run(context: &Context, _: Arguments) -> Result<(), Failure> 
     )?;
     section(&status, "watches", ["name", "table", "operations", "definition", "enabled"])?;
     section(&status, "channels", ["name", "definition", "enabled"])?;
+    section(&status, "plugins", ["name", "version", "isolated"])?;
     section(&status, "failures", ["id", "definition", "message", "finished_at"])
 }
 

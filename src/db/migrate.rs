@@ -15,7 +15,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Connection, Socket};
 
 use super::connect::{ConnectError, Connector, TlsStream};
-use super::sqlstate;
+use super::{query, sqlstate};
 
 static MIGRATIONS: Dir = include_dir!("$CARGO_MANIFEST_DIR/refinery_migrations");
 static FUNCTIONS: Dir = include_dir!("$CARGO_MANIFEST_DIR/sql/functions");
@@ -143,6 +143,10 @@ pub async fn migrate(connector: &Connector) -> Result<Plan, MigrateError> {
         let plan = read_plan(&client).await?;
         apply(&mut client, &plan).await?;
         if !plan.steps.is_empty() {
+            let row = client.query_one(query::text("plugin.grant_roles"), &[]).await?;
+            for role in row.get::<_, Vec<String>>("missing") {
+                tracing::info!(role, "this role of people is missing, and this session may not create roles");
+            }
             tracing::info!(
                 from = plan.current,
                 to = plan.target,

@@ -21,6 +21,10 @@ static QUERIES: LazyLock<HashMap<String, &'static str>> = LazyLock::new(read_que
 /// What a pooled session of the daemon's own loops is set to. The client's deadline is a little later.
 pub const SESSION_SETUP: &str = "set statement_timeout = '25s'; set lock_timeout = '10s'; \
      set idle_in_transaction_session_timeout = '60s'; set application_name = 'rowbeat'";
+/// Takes back what a function may have left behind in a session.
+pub const CLEAN: &str = "close all; set session authorization default; reset all; unlisten *; \
+     select pg_advisory_unlock_all(); discard temp; discard sequences";
+static CLEAN_SESSION: LazyLock<String> = LazyLock::new(|| format!("{CLEAN}; {SESSION_SETUP}"));
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a statement gave no answer.
@@ -119,6 +123,32 @@ impl Db {
     /// As `rows`.
     pub async fn row(&self, name: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, DbError> {
         Ok(self.rows(name, parameters).await?.into_iter().next())
+    }
+
+    /// The same, for statements that call functions of users and plugins: settings, locks and tables that those leave in the
+    /// session are cleared, in the same round trip.
+    ///
+    /// # Errors
+    /// As `rows`.
+    pub async fn guarded_row(
+        &self,
+        name: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, DbError> {
+        let run = async {
+            let session = self.pool.get().await?;
+            let statement = session.prepare_cached(text(name)).await?;
+            let (rows, cleared) = futures_util::future::join(
+                session.query(&statement, parameters),
+                session.batch_execute(CLEAN_SESSION.as_str()),
+            )
+            .await;
+            if cleared.is_err() {
+                drop(Object::take(session));
+            }
+            Ok(rows?.into_iter().next())
+        };
+        tokio::time::timeout(DEADLINE, run).await.unwrap_or(Err(DbError::Silent))
     }
 }
 

@@ -23,9 +23,6 @@ use crate::db::sqlstate;
 use crate::task::ClaimedTask;
 
 const CANCEL_AGAIN: Duration = Duration::from_millis(200);
-/// What a function may have left behind in its session: nothing of it reaches the next one.
-const CLEAN: &str = "close all; set session authorization default; reset all; unlisten *; \
-     select pg_advisory_unlock_all(); discard temp; discard sequences";
 
 /// The longest time limit that the server takes.
 const LONGEST_MS: u64 = 2_147_483_647;
@@ -167,7 +164,7 @@ impl SqlExecutor {
             }
         };
         let limit = format!("set statement_timeout = {}", limit_ms.clamp(1, LONGEST_MS));
-        let clean: Arc<str> = format!("{CLEAN}; {limit}").into();
+        let clean: Arc<str> = format!("{}; {limit}", query::CLEAN).into();
         let mut limited = pin!(session.batch_execute(&limit));
         if set_ms != limit_ms {
             // Without an answer none of the others has one either.

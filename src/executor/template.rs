@@ -46,6 +46,12 @@ pub(crate) fn render(name: &str, source: &str, data: &Value, escape: Escape) -> 
     String::from_utf8(page.0).map_err(|_| format!("template {name}: the result is no text"))
 }
 
+/// What is wrong with a template's syntax; names are looked up when it is rendered.
+pub(crate) fn check(name: &str, source: &str) -> Result<(), String> {
+    let checked = Environment::new().template_from_named_str(name, source).map(drop);
+    checked.map_err(|error| describe(name, source, &error))
+}
+
 fn describe(name: &str, source: &str, error: &minijinja::Error) -> String {
     let problem = match (error.detail(), std::error::Error::source(error)) {
         (_, Some(cause)) => cause.to_string(),

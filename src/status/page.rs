@@ -55,6 +55,7 @@ pub fn render(status: &Value) -> String {
         &["name", "table", "operations", "definition", "enabled"],
     );
     table(&mut page, "Channels", &status["channels"], &["name", "definition", "enabled"]);
+    table(&mut page, "Plugins", &status["plugins"], &["name", "version", "isolated"]);
     table(
         &mut page,
         "Nodes",

@@ -137,7 +137,7 @@ impl Store {
         };
         let ended = self
             .db
-            .row(
+            .guarded_row(
                 "task.end_attempt",
                 &[&task.id, &task.attempt, &task.node, &outcome.word(), &result, &error, &after],
             )
@@ -194,7 +194,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn check_features(&self) -> Result<(), DbError> {
-        self.db.row("task.check_features", &[]).await.map(drop)
+        self.db.guarded_row("task.check_features", &[]).await.map(drop)
     }
 
     /// Which of these attempts still hold their claim.
@@ -228,7 +228,7 @@ impl Store {
     /// # Errors
     /// Whatever the function raises.
     pub async fn plan(&self, task: &ClaimedTask) -> Result<(Option<Value>, i32), DbError> {
-        let row = self.db.row("task.plan", &[&task.id, &task.attempt, &task.node]).await?;
+        let row = self.db.guarded_row("task.plan", &[&task.id, &task.attempt, &task.node]).await?;
         Ok(row.map_or((None, 0), |row| (row.get("effect"), row.get("steps"))))
     }
 

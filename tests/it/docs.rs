@@ -97,3 +97,55 @@ async fn the_readme_runs_top_to_bottom() {
     // Before there is SQL in it there is nothing to hold it to.
     let _ = played("README.md").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plugin_tutorial_works_word_for_word() {
+    let text = include_str!("../../docs/plugins.md");
+    let db = TestDb::new().await;
+    let daemon = db.daemon().ready().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = format!(
+        "{}:{}",
+        Path::new(crate::harness::BINARY).parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let (mut files, mut commands) = (0, 0);
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+        let block = block.join("\n");
+        match info.split_once(' ') {
+            Some((_, file)) => {
+                let file = dir.path().join(file);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(file, block).unwrap();
+                files += 1;
+            }
+            None if info == "sql" => {
+                db.run(&block).await;
+                settle(&db).await;
+            }
+            None if info == "sh" => {
+                let mut shell = std::process::Command::new("sh");
+                shell.args(["-e", "-c", &block]).current_dir(dir.path()).env("PATH", &path);
+                let environment = crate::harness::server().rowbeat(&db.name);
+                shell.envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                let output = shell.output().unwrap();
+                assert!(output.status.success(), "{block}\n{output:?}");
+                commands += block.lines().count();
+            }
+            None => panic!("what is a block of {info:?}?"),
+        }
+    }
+    assert_eq!((files, commands), (4, 8));
+    let points: i64 = db.get("select points from loyalty.points").await;
+    assert_eq!(points, 240, "twelve euros, twenty points each");
+    let done: i64 = db
+        .get("select count(*) from rowbeat.tasks where definition = 'loyalty.award' and state = 'completed'")
+        .await;
+    assert_eq!(done, 2, "the purchase's and the one by hand");
+    assert!(dir.path().join("loyalty-1.0.0.zip").exists());
+    let (status, log) = daemon.stop().await;
+    assert!(status.success(), "{log}");
+}

@@ -1,0 +1,183 @@
+//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, channels, features.
+//!
+//! A part's keys are the table's columns. Which of them a plugin may set is listed here, and a test compares the lists with the
+//! catalogue; what values fit is the table's to say, when the row is written.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::tree::Section;
+use crate::plugin::problem::Problem;
+
+/// A kind of part: its key in the manifest, and the columns beside `name`.
+#[derive(Debug)]
+pub struct Kind {
+    /// The key, which is also the kind's name in `rowbeat.plugin_part`.
+    pub key: &'static str,
+    /// Its table in schema rowbeat.
+    pub table: &'static str,
+    /// The columns that a plugin may set.
+    pub columns: &'static [&'static str],
+    /// Those that it has to set.
+    needed: &'static [&'static str],
+    /// Columns that belong to the operator or to the daemon.
+    pub not_for_plugins: &'static [&'static str],
+}
+
+/// All kinds, in the order in which their rows are written.
+pub const KINDS: [Kind; 5] = [
+    Kind {
+        key: "feature",
+        table: "feature",
+        columns: &["enabled", "condition"],
+        needed: &[],
+        not_for_plugins: &["condition_holds", "checked_at", "last_error"],
+    },
+    Kind {
+        key: "task",
+        table: "task_definition",
+        columns: &[
+            "description",
+            "executor",
+            "function",
+            "plan_function",
+            "settle_function",
+            "effect",
+            "queue",
+            "priority",
+            "max_attempts",
+            "backoff",
+            "backoff_max",
+            "backoff_jitter",
+            "backoff_list",
+            "timeout",
+            "unique_until",
+            "keep",
+            "keep_days",
+            "keep_failed_days",
+            "redact",
+            "requires",
+            "concurrency",
+            "rate",
+            "rate_period",
+            "sql_batch",
+        ],
+        needed: &["executor"],
+        not_for_plugins: &["created_at", "paused_at"],
+    },
+    Kind {
+        key: "schedule",
+        table: "schedule",
+        columns: &["definition", "payload", "spec", "time_zone", "start_at", "end_at", "enabled"],
+        needed: &["definition", "spec"],
+        not_for_plugins: &[
+            "anchor",
+            "plan_from",
+            "planned_at",
+            "next_fire_at",
+            "last_fire_at",
+            "last_task_id",
+            "last_error",
+            "created_at",
+        ],
+    },
+    Kind {
+        key: "watch",
+        table: "watch",
+        columns: &["table_name", "operations", "definition", "enabled"],
+        needed: &["table_name", "definition"],
+        not_for_plugins: &["created_at"],
+    },
+    Kind {
+        key: "channel",
+        table: "channel",
+        columns: &["definition", "enabled"],
+        needed: &["definition"],
+        not_for_plugins: &["created_at"],
+    },
+];
+
+/// A row that a plugin declares.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// `task`, `schedule`, …
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Map<String, Value>,
+    /// Where it stands.
+    #[serde(skip)]
+    pub line: usize,
+}
+
+impl Row {
+    /// How problems call it.
+    pub fn at(&self) -> String {
+        format!("[[{}]] \"{}\"", self.kind, self.name)
+    }
+
+    /// The text of a column.
+    pub fn text(&self, column: &str) -> Option<&str> {
+        self.columns.get(column)?.as_str()
+    }
+}
+
+/// The rows of all kinds that the manifest declares.
+pub(super) fn read(manifest: &mut Section<'_>, problems: &mut Vec<Problem>) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for kind in &KINDS {
+        for mut section in manifest.tables(kind.key, problems) {
+            let Some(name) = section.needed("name", problems) else { continue };
+            let mut row = Row { kind: kind.key, name, columns: Map::new(), line: section.line };
+            section.name = row.at();
+            for column in kind.columns {
+                if let Some(node) = section.take(column) {
+                    row.columns.insert((*column).to_owned(), node.json());
+                }
+            }
+            for column in kind.needed.iter().filter(|column| !row.columns.contains_key(**column)) {
+                problems.push(Problem::of_key(row.line, section.key(column), "is missing"));
+            }
+            if let Some(other) = rows.iter().find(|other| other.kind == row.kind && other.name == row.name) {
+                let message = format!("stands twice, first in line {}", other.line);
+                problems.push(Problem::of_key(row.line, row.at(), message));
+            }
+            let mut known = vec!["name"];
+            known.extend(kind.columns);
+            section.finish(&known, problems);
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// Definitions that schedules, watches and channels name are declared here too; connections of literal effects are required.
+pub(super) fn check(
+    rows: &[Row],
+    connections: &std::collections::BTreeMap<String, String>,
+    problems: &mut Vec<Problem>,
+) {
+    for row in rows {
+        if let Some(definition) = row.text("definition").filter(|_| row.kind != "task")
+            && !rows.iter().any(|task| task.kind == "task" && task.name == definition)
+        {
+            let message = format!("there is no [[task]] \"{definition}\" in this manifest");
+            problems.push(Problem::of_key(row.line, format!("{} definition", row.at()), message));
+        }
+        let connection = row.columns.get("effect").and_then(|effect| effect.get("connection")?.as_str());
+        if let Some(connection) = connection {
+            let executor = row.text("executor").unwrap_or_default();
+            let message = match connections.get(connection) {
+                None => format!(
+                    "connection {connection} is not required: add {connection} = \"{executor}\" to [requires.connections]"
+                ),
+                Some(kind) if kind != executor => {
+                    format!("connection {connection} is required as {kind}, the executor is {executor}")
+                }
+                Some(_) => continue,
+            };
+            problems.push(Problem::of_key(row.line, format!("{} effect", row.at()), message));
+        }
+    }
+}
