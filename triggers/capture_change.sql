@@ -19,18 +19,6 @@ language sql stable as $$
 $$;
 comment on function rowbeat.capture_origin() is 'The setting rowbeat.origin, if the session is an operator''s.';
 
--- The part of a row that identifies it; null without a key, and when the key's columns have other names by now (the router finds out).
-create or replace function rowbeat.pick_key(p_image jsonb, p_key text[]) returns jsonb
-language sql stable parallel safe as $$
-    select case
-        when p_key = '{}' or p_image is null or not p_image ?& p_key then null
-        when cardinality(p_key) = 1 then jsonb_build_object(p_key[1], p_image -> p_key[1])
-        when cardinality(p_key) = 2 then jsonb_build_object(p_key[1], p_image -> p_key[1], p_key[2], p_image -> p_key[2])
-        else rowbeat.pick(p_image, p_key)
-    end
-$$;
-comment on function rowbeat.pick_key(jsonb, text[]) is 'The key''s fields of a row.';
-
 -- The image for the log. A column to leave out that is not there has another name by now: then there is no image at all.
 create or replace function rowbeat.omit(p_image jsonb, p_omitted text[]) returns jsonb
 language sql immutable parallel safe as $$

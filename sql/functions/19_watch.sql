@@ -83,6 +83,18 @@ language sql immutable parallel safe as $$
 $$;
 comment on function rowbeat.pick(jsonb, text[]) is 'The named fields of an object.';
 
+-- The part of a row that identifies it; null without a key, and when the key's columns have other names by now (the router finds out).
+create or replace function rowbeat.pick_key(p_image jsonb, p_key text[]) returns jsonb
+language sql stable parallel safe as $$
+    select case
+        when p_key = '{}' or p_image is null or not p_image ?& p_key then null
+        when cardinality(p_key) = 1 then jsonb_build_object(p_key[1], p_image -> p_key[1])
+        when cardinality(p_key) = 2 then jsonb_build_object(p_key[1], p_image -> p_key[1], p_key[2], p_image -> p_key[2])
+        else rowbeat.pick(p_image, p_key)
+    end
+$$;
+comment on function rowbeat.pick_key(jsonb, text[]) is 'The key''s fields of a row.';
+
 -- Promises: returns for an ordinary or partitioned table that is no partition, not temporary and not rowbeat's. SQLSTATEs: RB006.
 create or replace function rowbeat.refuse_unwatchable(p_table regclass) returns void
 language plpgsql stable set search_path = '' as $$
@@ -253,7 +265,7 @@ begin
          cross join lateral jsonb_populate_record(null::%s, change.old_image) as old
          cross join lateral jsonb_populate_record(null::%s, change.new_image) as new
          where %s',
-        case when p_watch.payload is null then 'null::jsonb' else format(E'to_jsonb((%s\n))', p_watch.payload) end,
+        case when p_watch.payload is null then 'null::jsonb' else format(E'coalesce(to_jsonb((%s\n)), ''null'')', p_watch.payload) end,
         case when p_watch.unique_key is null then 'null::text' else format(E'(%s\n)::text', p_watch.unique_key) end,
         case when p_watch.serial_key is null then 'null::text' else format(E'(%s\n)::text', p_watch.serial_key) end,
         v_row, v_row, case when p_watch.condition is null then 'true' else format(E'(%s\n)', p_watch.condition) end)

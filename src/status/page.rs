@@ -44,7 +44,7 @@ pub fn render(status: &Value) -> String {
         &mut page,
         "Watches",
         &status["watches"],
-        &["name", "table", "operations", "definition", "enabled"],
+        &["name", "table", "operations", "definition", "status"],
     );
     table(&mut page, "Channels", &status["channels"], &["name", "definition", "enabled"]);
     table(

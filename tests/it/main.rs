@@ -10,6 +10,7 @@ mod harness;
 mod postbox;
 mod web;
 
+mod capture;
 mod change;
 mod channel;
 mod chaos;
@@ -43,4 +44,5 @@ mod snapshot;
 mod status;
 mod task;
 mod tidy;
+mod watch;
 mod worker;
