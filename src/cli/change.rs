@@ -16,10 +16,8 @@ const RETRIED: i32 = 20;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Arguments {
     /// Turn changes that are in the log into tasks of a watch once more, or those that failed at last.
-    #[command(
-        after_help = "Examples:\n  rowbeat change replay --watch mail_on_public.orders --failed\n  \
-                      rowbeat change replay --watch index --from 2027-01-31T00:00:00Z --dry-run"
-    )]
+    #[command(after_help = "Examples:\n  rowbeat change replay --watch mail_on_public.orders --failed\n  \
+                      rowbeat change replay --watch index --from 2027-01-31T00:00:00Z --dry-run")]
     Replay(Replay),
 }
 
@@ -51,14 +49,10 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
     }
 }
 
-async fn again(
-    context: &Context,
-    db: &Db,
-    replay: &Replay,
-    from: DateTime<Utc>,
-) -> Result<(), Failure> {
+async fn again(context: &Context, db: &Db, replay: &Replay, from: DateTime<Utc>) -> Result<(), Failure> {
     // One end for all pieces: what is written meanwhile is not part of it.
-    let now: DateTime<Utc> = db.row("schedule.now", &[]).await?.map_or_else(DateTime::default, |row| row.get("now"));
+    let now: DateTime<Utc> =
+        db.row("schedule.now", &[]).await?.map_or_else(DateTime::default, |row| row.get("now"));
     let to = replay.to.unwrap_or(now).min(now);
     let Some(row) = db.row("change.count_replay", &[&replay.watch, &from, &to]).await? else {
         return Err(unknown(&replay.watch));
@@ -83,7 +77,11 @@ async fn again(
         }
     }
     bar.finish_and_clear();
-    let (would, done) = if replay.dry_run { ("would concern", "nothing was done") } else { ("concerned", "they are its tasks") };
+    let (would, done) = if replay.dry_run {
+        ("would concern", "nothing was done")
+    } else {
+        ("concerned", "they are its tasks")
+    };
     tell(
         context,
         &json!({ "watch": replay.watch, "read": read, "made": made, "failed": failed, "dry_run": replay.dry_run }),

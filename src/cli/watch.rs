@@ -112,7 +112,8 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                     Failure::new(format!("there is no watch {name}")).remedy("see rowbeat watch list")
                 );
             }
-            let text = format!("removed {name}; triggers that are left are inert, rowbeat watch prune drops them");
+            let text =
+                format!("removed {name}; triggers that are left are inert, rowbeat watch prune drops them");
             tell(context, &json!({ "removed": name }), &text)
         }
         Arguments::Prune { plan } => prune(context, &db, plan).await,

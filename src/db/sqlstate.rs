@@ -31,7 +31,8 @@ pub const NOT_WATCHABLE: Refusal = Refusal { code: "RB006", meaning: "relation c
 pub const COPY_OF_DATABASE: Refusal = Refusal { code: "RB007", meaning: "database is an unconfirmed copy" };
 
 /// The consumer of the change log had not read what was emptied.
-pub const LOST_PLACE: Refusal = Refusal { code: "RB021", meaning: "consumer lost its place in the change log" };
+pub const LOST_PLACE: Refusal =
+    Refusal { code: "RB021", meaning: "consumer lost its place in the change log" };
 
 /// All refusals of the engine.
 pub const ALL: [Refusal; 8] = [

@@ -40,12 +40,7 @@ pub fn render(status: &Value) -> String {
         &status["schedules"],
         &["name", "spec", "time_zone", "status", "next_fire_at", "last_fire_at"],
     );
-    table(
-        &mut page,
-        "Watches",
-        &status["watches"],
-        &["name", "table", "operations", "definition", "status"],
-    );
+    table(&mut page, "Watches", &status["watches"], &["name", "table", "operations", "definition", "status"]);
     table(&mut page, "Channels", &status["channels"], &["name", "definition", "enabled"]);
     table(
         &mut page,

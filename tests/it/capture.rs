@@ -37,11 +37,18 @@ async fn hostile_names_generated_columns_and_composite_keys_are_captured_as_they
            update "we""ird; drop"."T'a; --ble" set "K 1" = 3 where "K 1" = 2;"#,
     )
     .await;
-    assert_eq!(log(&db).await[3], json!(["INSERT", { "K 1": 3, "k\"2": "b" }, null, { "K 1": 3, "k\"2": "b", "select": 6 }]));
+    assert_eq!(
+        log(&db).await[3],
+        json!(["INSERT", { "K 1": 3, "k\"2": "b" }, null, { "K 1": 3, "k\"2": "b", "select": 6 }])
+    );
     route(&db).await;
-    let seen: Vec<String> = db.get("select array_agg(payload ->> 'operation' order by id) from rowbeat.task").await;
+    let seen: Vec<String> =
+        db.get("select array_agg(payload ->> 'operation' order by id) from rowbeat.task").await;
     assert_eq!(seen, ["INSERT", "DELETE", "INSERT"]);
-    assert_eq!(db.get::<String>("select min(payload ->> 'table') from rowbeat.task").await, r#""we""ird; drop"."T'a; --ble""#);
+    assert_eq!(
+        db.get::<String>("select min(payload ->> 'table') from rowbeat.task").await,
+        r#""we""ird; drop"."T'a; --ble""#
+    );
 }
 
 #[tokio::test]
@@ -64,22 +71,33 @@ async fn a_table_may_be_renamed_altered_and_dropped_under_its_watch() {
     route(&db).await;
     let log = log(&db).await;
     let operations: Vec<&Value> = log.as_array().unwrap().iter().map(|change| &change[0]).collect();
-    assert_eq!(operations, ["INSERT", "INSERT", "UPDATE", "UPDATE", "DELETE"], "old and new rows find each other by the key's new name");
+    assert_eq!(
+        operations,
+        ["INSERT", "INSERT", "UPDATE", "UPDATE", "DELETE"],
+        "old and new rows find each other by the key's new name"
+    );
     assert_eq!(log[2][1], json!({ "number": 1 }));
-    let last: Value = db.get("select payload from rowbeat.task where cause ->> 'name' = 'all' order by id desc limit 1").await;
+    let last: Value = db
+        .get("select payload from rowbeat.task where cause ->> 'name' = 'all' order by id desc limit 1")
+        .await;
     assert_eq!((&last["table"], &last["key"]), (&json!("public.purchases"), &json!({ "number": 1 })));
     // The retyped column no longer fits the condition: noted, and nobody else minds.
     let error: String = db.get("select last_error from rowbeat.watch where name = 'dear'").await;
     assert!(error.contains("operator does not exist: text > integer"), "{error}");
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.task where cause ->> 'name' = 'status'").await, 2);
-    db.run("alter table public.purchases rename status to state; update public.purchases set state = 'c'").await;
+    db.run("alter table public.purchases rename status to state; update public.purchases set state = 'c'")
+        .await;
     route(&db).await;
     let error: String = db.get("select last_error from rowbeat.watch where name = 'status'").await;
     assert!(error.contains("column \"status\" of public.orders is gone"), "{error}");
     db.run("insert into public.purchases values (3); drop table public.purchases").await;
     let before = tasks(&db).await;
     route(&db).await;
-    assert_eq!(tasks(&db).await, before + 1, "what was committed before the drop is told to who needs no more than the log");
+    assert_eq!(
+        tasks(&db).await,
+        before + 1,
+        "what was committed before the drop is told to who needs no more than the log"
+    );
     let statuses: Vec<String> = db.get("select array_agg(status) from rowbeat.watches").await;
     assert!(statuses.iter().all(|status| status == "its table is gone: remove it"), "{statuses:?}");
     db.run("select rowbeat.unwatch(name) from rowbeat.watch").await;
@@ -187,8 +205,11 @@ async fn a_missing_or_disabled_trigger_is_a_problem_until_the_watch_is_written_a
     db.run("create table public.t (id int primary key); select rowbeat.watch('public.t', 'noted', p_name => 'mine');
             alter table public.t disable trigger rowbeat_capture_insert; drop trigger rowbeat_capture_delete on public.t")
         .await;
-    assert!(db.get::<bool>("select problem and status like 'a trigger is missing%' from rowbeat.watches").await);
-    db.run("update rowbeat.watch set enabled = true; insert into public.t values (1); delete from public.t").await;
+    assert!(
+        db.get::<bool>("select problem and status like 'a trigger is missing%' from rowbeat.watches").await
+    );
+    db.run("update rowbeat.watch set enabled = true; insert into public.t values (1); delete from public.t")
+        .await;
     assert!(db.get::<bool>("select not problem from rowbeat.watches").await);
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.change").await, 2);
 }
@@ -197,17 +218,70 @@ async fn a_missing_or_disabled_trigger_is_a_problem_until_the_watch_is_written_a
 async fn the_plan_shows_statements_and_locks_and_does_nothing() {
     let db = database().await;
     db.run("create table public.t (id int primary key)").await;
-    let plan = rowbeat(&db, &["watch", "add", "public.t", "--definition", "noted", "--operations", "insert", "--plan"]).ok();
-    assert!(plan.contains("create or replace trigger rowbeat_capture_insert after INSERT on public.t referencing new table"), "{plan}");
+    let plan = rowbeat(
+        &db,
+        &["watch", "add", "public.t", "--definition", "noted", "--operations", "insert", "--plan"],
+    )
+    .ok();
+    assert!(
+        plan.contains(
+            "create or replace trigger rowbeat_capture_insert after INSERT on public.t referencing new table"
+        ),
+        "{plan}"
+    );
     assert!(plan.contains("rowbeat_capture_update") && plan.contains("ShareRowExclusive"), "{plan}");
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.capture_trigger").await, 0);
-    let added = rowbeat(&db, &["watch", "add", "public.t", "--definition", "noted", "--operations", "insert", "--condition", "new.id > 1", "--debounce", "5s",
-        "--exclude", "", "--from", "2026-01-01 00:00", "--zone", "Europe/Paris", "--name", "n"]);
+    let added = rowbeat(
+        &db,
+        &[
+            "watch",
+            "add",
+            "public.t",
+            "--definition",
+            "noted",
+            "--operations",
+            "insert",
+            "--condition",
+            "new.id > 1",
+            "--debounce",
+            "5s",
+            "--exclude",
+            "",
+            "--from",
+            "2026-01-01 00:00",
+            "--zone",
+            "Europe/Paris",
+            "--name",
+            "n",
+        ],
+    );
     assert_eq!(added.code, Some(1), "there is no column of an empty name: {added:?}");
-    rowbeat(&db, &["watch", "add", "public.t", "--definition", "noted", "--condition", "new.id > 1", "--debounce", "5s",
-        "--from", "2026-01-01 00:00", "--zone", "Europe/Paris", "--name", "n"]).ok();
+    rowbeat(
+        &db,
+        &[
+            "watch",
+            "add",
+            "public.t",
+            "--definition",
+            "noted",
+            "--condition",
+            "new.id > 1",
+            "--debounce",
+            "5s",
+            "--from",
+            "2026-01-01 00:00",
+            "--zone",
+            "Europe/Paris",
+            "--name",
+            "n",
+        ],
+    )
+    .ok();
     let row: Value = db.get("select to_jsonb(w) from rowbeat.watch w").await;
-    assert_eq!((&row["debounce"], &row["effective_from"], &row["time_zone"]), (&json!("00:00:05"), &json!("2026-01-01T00:00:00"), &json!("Europe/Paris")));
+    assert_eq!(
+        (&row["debounce"], &row["effective_from"], &row["time_zone"]),
+        (&json!("00:00:05"), &json!("2026-01-01T00:00:00"), &json!("Europe/Paris"))
+    );
     assert!(rowbeat(&db, &["watch", "list"]).ok().contains("watching"));
 }
 
@@ -221,7 +295,14 @@ async fn upserts_merges_and_copies_are_captured_row_by_row() {
             insert into public.t values (3) on conflict do nothing;
             update public.t set n = 1 where false;")
         .await;
-    let copied = server().psql(&db.name).args(["-c", "\\copy public.t from program 'echo 4 && echo 5' (format csv, header false, force_null (n))"]).output().unwrap();
+    let copied = server()
+        .psql(&db.name)
+        .args([
+            "-c",
+            "\\copy public.t from program 'echo 4 && echo 5' (format csv, header false, force_null (n))",
+        ])
+        .output()
+        .unwrap();
     drop(copied);
     let seen: Vec<String> = db.get("select array_agg(operation || ' ' || (key ->> 'id') order by seq) from rowbeat.change where (key ->> 'id')::int < 4").await;
     assert_eq!(seen.len(), 5, "{seen:?}");

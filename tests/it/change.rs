@@ -224,7 +224,8 @@ async fn a_consumer_that_is_too_slow_loses_its_place_and_is_told_so() {
     let (code, message) = db.refusal("select * from rowbeat.consume('slow')").await;
     assert_eq!(code, sqlstate::LOST_PLACE.code);
     assert!(message.contains("consumer \"slow\" lost its place"), "{message}");
-    let health: String = db.get("select detail from rowbeat.health where \"check\" = 'change log' and not ok").await;
+    let health: String =
+        db.get("select detail from rowbeat.health where \"check\" = 'change log' and not ok").await;
     assert!(health.contains("consumer slow lost its place"), "{health}");
     db.run("select rowbeat.rebase_consumer('slow')").await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.consume('slow')").await, 0);

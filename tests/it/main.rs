@@ -12,6 +12,7 @@ mod web;
 
 mod capture;
 mod change;
+mod change_storm;
 mod channel;
 mod chaos;
 mod cli;
@@ -36,6 +37,7 @@ mod limit;
 mod migrate;
 mod policy;
 mod queries;
+mod replay;
 mod rescue;
 mod schedule;
 mod shutdown;

@@ -5,17 +5,16 @@ use rowbeat::db::doorbell::Bell;
 use rowbeat::service::{Loop, Pass};
 use serde_json::{Value, json};
 
-use crate::cli::rowbeat;
 use crate::harness::TestDb;
 
-async fn route_all(db: &TestDb) {
+pub(crate) async fn route_all(db: &TestDb) {
     let poll = std::time::Duration::from_secs(1);
     let mut router = Router { db: db.db(), bell: Bell::default(), poll, piece: PIECE };
     while let Pass::Worked(_) = router.run_once().await.unwrap() {}
 }
 
 /// A table and a definition `noted` whose tasks nobody performs.
-async fn shop() -> TestDb {
+pub(crate) async fn shop() -> TestDb {
     let db = TestDb::new().await;
     db.run(
         "create table public.orders (id bigint primary key, status text, price numeric, secret text, extra json);
@@ -26,13 +25,17 @@ async fn shop() -> TestDb {
 }
 
 /// The ids in the keys of a watch's tasks, in order of the tasks.
-async fn ids(db: &TestDb, watch: &str) -> Vec<i64> {
+pub(crate) async fn ids(db: &TestDb, watch: &str) -> Vec<i64> {
     let ids = "select coalesce(array_agg((payload -> 'key' ->> 'id')::bigint order by id), '{}') from rowbeat.task where cause ->> 'name' = $1";
     db.get_with(ids, &[&watch]).await
 }
 
-async fn payload(db: &TestDb, watch: &str) -> Value {
-    db.get_with("select payload from rowbeat.task where cause ->> 'name' = $1 order by id desc limit 1", &[&watch]).await
+pub(crate) async fn payload(db: &TestDb, watch: &str) -> Value {
+    db.get_with(
+        "select payload from rowbeat.task where cause ->> 'name' = $1 order by id desc limit 1",
+        &[&watch],
+    )
+    .await
 }
 
 #[tokio::test]
@@ -72,15 +75,27 @@ async fn what_can_be_known_to_be_wrong_is_refused_at_once() {
     )
     .await;
     for (arguments, code, says) in [
-        ("'public.orders', 'noted', p_condition => 'new.nothing = 1'", "42703", "watch \"noted_on_public.orders\" cannot be used: column new.nothing does not exist"),
+        (
+            "'public.orders', 'noted', p_condition => 'new.nothing = 1'",
+            "42703",
+            "watch \"noted_on_public.orders\" cannot be used: column new.nothing does not exist",
+        ),
         ("'public.orders', 'noted', p_condition => 'new.id +'", "42601", "syntax error"),
         ("'public.orders', 'noted', p_condition => 'new.id'", "42804", "must be type boolean"),
         ("'public.orders', 'noted', p_payload => 'old.no'", "42703", "old.no does not exist"),
         ("'public.orders', 'noted', p_unique_key => 'now(1)'", "42883", "now(integer) does not exist"),
         ("'public.orders', 'noted', p_columns => '{prise}'", "42703", "has no column \"prise\""),
-        ("'public.orders', 'noted', p_exclude => '{id}'", "22023", "the key of public.orders cannot be left out"),
+        (
+            "'public.orders', 'noted', p_exclude => '{id}'",
+            "22023",
+            "the key of public.orders cannot be left out",
+        ),
         ("'public.orders', 'noted', p_grain => 'day'", "23514", "watch_grain_known"),
-        ("'public.orders', 'noted', p_grain => 'transaction', p_debounce => '1 s'", "23514", "watch_unique_for_rows"),
+        (
+            "'public.orders', 'noted', p_grain => 'transaction', p_debounce => '1 s'",
+            "23514",
+            "watch_unique_for_rows",
+        ),
         ("'public.orders', 'noted', p_time_zone => 'Mars/Base'", "22023", "Mars/Base"),
         ("'public.orders', 'to_the_end', p_debounce => '1 s'", "22023", "would be lost"),
         ("'public.part', 'noted', p_grain => 'statement'", "22023", "cannot be told apart"),
@@ -93,40 +108,6 @@ async fn what_can_be_known_to_be_wrong_is_refused_at_once() {
         assert!(message.contains(says), "{arguments}: {message}");
     }
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.capture_trigger").await, 0);
-}
-
-#[tokio::test]
-async fn a_failing_expression_harms_nobody_else_and_its_changes_can_be_replayed() {
-    let db = shop().await;
-    db.run(
-        "select rowbeat.watch('public.orders', 'noted', '{insert}', 'whole');
-         select rowbeat.watch('public.orders', 'noted', '{insert}', 'parted', p_condition => '10 / new.price > 1');
-         insert into public.orders select g, 'new', g % 10 from generate_series(1, 300) g;
-         insert into public.orders values (301, 'new', 2);",
-    )
-    .await;
-    route_all(&db).await;
-    assert_eq!(ids(&db, "whole").await, (1..=301).collect::<Vec<i64>>());
-    let good: Vec<i64> = (1..=301).filter(|id| *id == 301 || (1..10).contains(&(id % 10))).collect();
-    assert_eq!(ids(&db, "parted").await, good, "in the order of writing, without those that raised");
-    let status: Value = db.get("select to_jsonb(w) from rowbeat.watches w where name = 'parted'").await;
-    assert_eq!((&status["failed"], &status["last_error"]), (&json!(30), &json!("division by zero")));
-    assert!(status["last_error_at"].is_string());
-    let health: String = db.get("select detail from rowbeat.health where \"check\" = 'watches' and not ok").await;
-    assert!(health.contains("parted: 30 changes failed: division by zero"), "{health}");
-    let in_status: Value = db.get("select rowbeat.status() -> 'watches' -> 0").await;
-    assert_eq!(in_status["last_error"], "division by zero");
-    // What still fails stays on record, what does not becomes a task.
-    let dry = rowbeat(&db, &["change", "replay", "--watch", "parted", "--failed", "--dry-run", "--json"]);
-    assert_eq!((&dry.json()["tried"], &dry.json()["failed"]), (&json!(0), &json!(30)));
-    let still = rowbeat(&db, &["change", "replay", "--watch", "parted", "--failed", "--json"]);
-    assert_eq!((&still.json()["tried"], &still.json()["failed"]), (&json!(30), &json!(30)));
-    db.run("update rowbeat.watch set condition = 'new.price = 0' where name = 'parted'").await;
-    let mended = rowbeat(&db, &["change", "replay", "--watch", "parted", "--failed", "--json"]);
-    assert_eq!((&mended.json()["tried"], &mended.json()["failed"]), (&json!(30), &json!(0)));
-    let all: i64 = db.get("select count(distinct payload -> 'key') from rowbeat.task where cause ->> 'name' = 'parted'").await;
-    assert_eq!(all, 301);
-    assert!(db.get::<bool>("select status = 'watching' and not problem from rowbeat.watches where name = 'parted'").await);
 }
 
 #[tokio::test]
@@ -150,7 +131,12 @@ async fn an_expression_that_takes_too_long_suspends_its_watch_alone() {
     assert_eq!(db.get::<i64>("select failed from rowbeat.watches where name = 'a_slow'").await, 3);
     db.run("update rowbeat.watch set condition = 'new.id > 1' where name = 'a_slow'; select rowbeat.retry_failures('a_slow', 100, false)").await;
     assert_eq!(ids(&db, "a_slow").await, [2, 3]);
-    assert!(db.get::<bool>("select suspended_at is null and last_error is null from rowbeat.watch where name = 'a_slow'").await);
+    assert!(
+        db.get::<bool>(
+            "select suspended_at is null and last_error is null from rowbeat.watch where name = 'a_slow'"
+        )
+        .await
+    );
 }
 
 #[tokio::test]
@@ -160,17 +146,21 @@ async fn changes_of_a_key_within_the_window_become_one_task_with_the_last_image(
             insert into public.orders values (1, 'a'), (2, 'a'); update public.orders set status = 'b' where id = 1;")
         .await;
     route_all(&db).await;
-    let first: chrono::DateTime<chrono::Utc> = db.get("select run_at from rowbeat.task where payload -> 'key' ->> 'id' = '1'").await;
+    let first: chrono::DateTime<chrono::Utc> =
+        db.get("select run_at from rowbeat.task where payload -> 'key' ->> 'id' = '1'").await;
     db.run("update public.orders set status = 'c' where id = 1").await;
     route_all(&db).await;
     let seen = "select jsonb_agg(jsonb_build_array(payload -> 'key' -> 'id', payload -> 'new' -> 'status') order by payload -> 'key') from rowbeat.task";
     assert_eq!(db.get::<Value>(seen).await, json!([[1, "c"], [2, "a"]]));
-    let still: chrono::DateTime<chrono::Utc> = db.get("select run_at from rowbeat.task where payload -> 'key' ->> 'id' = '1'").await;
+    let still: chrono::DateTime<chrono::Utc> =
+        db.get("select run_at from rowbeat.task where payload -> 'key' ->> 'id' = '1'").await;
     assert_eq!(first, still, "the window begins with the first change, so that a busy row has its turn, too");
     // What comes after the claim is a new task.
-    db.run("select rowbeat.run_now(id) from rowbeat.task; select rowbeat.claim('test', 10);
-            update public.orders set status = 'd' where id = 1;")
-        .await;
+    db.run(
+        "select rowbeat.run_now(id) from rowbeat.task; select rowbeat.claim('test', 10);
+            update public.orders set status = 'd' where id = 1;",
+    )
+    .await;
     route_all(&db).await;
     let seen = "select jsonb_agg(jsonb_build_array(state, payload -> 'new' -> 'status') order by id) from rowbeat.task where payload -> 'key' ->> 'id' = '1'";
     assert_eq!(db.get::<Value>(seen).await, json!([["running", "c"], ["waiting", "d"]]));
@@ -234,7 +224,11 @@ async fn what_is_left_out_is_not_in_the_tasks_and_not_in_the_log_when_nobody_wan
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.change where new ? 'secret'").await, 0);
     db.run("select rowbeat.watch('public.orders', 'noted', p_name => 'nosy'); insert into public.orders (id, secret) values (2, 'shown')").await;
     route_all(&db).await;
-    assert_eq!(ids(&db, "discreet").await, [1, 2], "its condition does not see the column, whoever else does");
+    assert_eq!(
+        ids(&db, "discreet").await,
+        [1, 2],
+        "its condition does not see the column, whoever else does"
+    );
     assert!(!payload(&db, "discreet").await.to_string().contains("shown"));
     assert_eq!(payload(&db, "nosy").await["new"]["secret"], "shown");
     db.run("update rowbeat.watch set enabled = false where name = 'nosy'; insert into public.orders (id, secret) values (3, 'x')").await;
@@ -243,7 +237,11 @@ async fn what_is_left_out_is_not_in_the_tasks_and_not_in_the_log_when_nobody_wan
     // A renamed column is not let out under its new name: the change is kept without images, and said to be.
     db.run("alter table public.orders rename secret to password; insert into public.orders (id, password) values (4, 'leak')").await;
     route_all(&db).await;
-    assert!(!db.get::<String>("select coalesce(string_agg(c::text, ''), '') from rowbeat.change c where seq > 3").await.contains("leak"));
+    assert!(
+        !db.get::<String>("select coalesce(string_agg(c::text, ''), '') from rowbeat.change c where seq > 3")
+            .await
+            .contains("leak")
+    );
     assert_eq!(db.get::<i64>("select failed from rowbeat.watches where name = 'discreet'").await, 1);
     db.run("update rowbeat.watch set exclude = '{password}', condition = null where name = 'discreet'; insert into public.orders (id, password) values (5, 'leak')").await;
     route_all(&db).await;
@@ -295,9 +293,14 @@ async fn an_update_that_changes_a_key_reaches_watches_of_insert_or_delete_alone(
     ] {
         assert_eq!(ids(&db, watch).await, expected, "{watch}");
     }
-    assert_eq!(payload(&db, "update public.loose").await["new"], json!({ "id": 9 }), "without a key there is none to change");
+    assert_eq!(
+        payload(&db, "update public.loose").await["new"],
+        json!({ "id": 9 }),
+        "without a key there is none to change"
+    );
     // A watch of INSERT alone pays for this with a trigger that logs nothing else.
-    db.run("delete from rowbeat.watch where name not like 'insert %'; update public.orders set status = 'y'").await;
+    db.run("delete from rowbeat.watch where name not like 'insert %'; update public.orders set status = 'y'")
+        .await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.change where new ->> 'status' = 'y'").await, 0);
 }
 
@@ -317,32 +320,4 @@ async fn changes_with_an_origin_are_skipped_unless_the_watch_asks_for_them() {
     assert_eq!(ids(&db, "usual").await, [3], "a stranger's setting means nothing");
     assert_eq!(ids(&db, "asking").await, [1, 3]);
     db.run(&format!("drop owned by {role}; drop role {role}")).await;
-}
-
-#[tokio::test]
-async fn a_replay_repeats_a_range_and_a_dry_run_only_counts() {
-    let db = shop().await;
-    db.run("select rowbeat.watch('public.orders', 'noted', '{insert}', 'first', p_grain => 'transaction');
-            insert into public.orders select g, 'new', g from generate_series(1, 1200) g;")
-        .await;
-    route_all(&db).await;
-    db.run("delete from rowbeat.task;
-            select rowbeat.watch('public.orders', 'noted', '{insert}', 'second', p_condition => 'new.price % 100 = 0');")
-        .await;
-    let from = "2020-01-01T00:00:00Z";
-    let dry = rowbeat(&db, &["change", "replay", "--watch", "second", "--from", from, "--dry-run", "--json"]);
-    assert_eq!(dry.json(), json!({ "watch": "second", "read": 1200, "made": 12, "failed": 0, "dry_run": true }));
-    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 0);
-    let told = rowbeat(&db, &["change", "replay", "--watch", "second", "--from", from]).ok();
-    assert!(told.contains("1200 changes read, 12 concerned the watch"), "{told}");
-    assert_eq!(ids(&db, "second").await.len(), 12);
-    assert!(db.get::<bool>("select bool_and((cause ->> 'replayed')::boolean) from rowbeat.task").await);
-    rowbeat(&db, &["change", "replay", "--watch", "first", "--from", from]).ok();
-    let whole = payload(&db, "first").await;
-    assert_eq!(whole["count"], 1200, "pieces of a replay are still one transaction");
-    // What the router has not read yet will become tasks anyway.
-    db.run("insert into public.orders values (5000, 'new', 100)").await;
-    let none = rowbeat(&db, &["change", "replay", "--watch", "second", "--from", from, "--dry-run", "--json"]);
-    assert_eq!(none.json()["read"], 1200);
-    rowbeat(&db, &["change", "replay", "--watch", "nobody", "--from", from]).refused(1, &["there is no watch nobody"]);
 }
