@@ -2,7 +2,7 @@
 -- could not do with a change; consumers of the log besides the router.
 --
 -- The log keeps its two indexes: by xid (what became visible since a snapshot) and by seq (a large difference in pieces). Without
--- the latter 30,000 rows cost a writer a tenth less, but every piece would have to sort what is left.
+-- the latter 30,000 rows would cost a writer a tenth less, but every piece would have to sort what is left.
 -- Locks: exclusively, and shortly, watch, change and change_consumer; who writes to a watched table waits for that.
 
 drop function if exists rowbeat.watch(regclass, text, text[], text);

@@ -48,41 +48,55 @@ language plpgsql security definer set search_path = '' as $$
 begin
     if tg_op = 'INSERT' then
         insert into rowbeat.change (slot, xid, table_name, operation, key, new, login_role, actor, origin, at)
-        select rowbeat.slot_of((r.at at time zone 'UTC')::date), pg_current_xact_id(), tg_relid, tg_op,
-            rowbeat.pick_key(r.image, c.key_columns), rowbeat.omit(r.image, c.omitted),
-            session_user, nullif(current_setting('rowbeat.actor', true), ''), rowbeat.capture_origin(), r.at
-        from rowbeat.capture c cross join (select to_jsonb(x) as image, rowbeat.now_() as at from new_rows x offset 0) r
-        where c.table_name = tg_relid and tg_op = any (c.operations);
+        select c.slot, c.xid, c.table_name, tg_op,
+            case when c.keys = 1 then jsonb_build_object(c.key, r.image -> c.key) else rowbeat.pick_key(r.image, c.key_columns) end,
+            case when c.omits = 0 then r.image else rowbeat.omit(r.image, c.omitted) end, c.login_role, c.actor, c.origin, c.at
+        from (
+            select x.table_name, x.key_columns, x.key_columns[1] as key, cardinality(x.key_columns) as keys, x.omitted, cardinality(x.omitted) as omits,
+                rowbeat.slot_of((n.at at time zone 'UTC')::date) as slot, pg_current_xact_id() as xid, session_user::text as login_role,
+                nullif(current_setting('rowbeat.actor', true), '') as actor, rowbeat.capture_origin() as origin, n.at
+            from rowbeat.capture x cross join (select rowbeat.now_() as at offset 0) n
+            where x.table_name = tg_relid and tg_op = any (x.operations) offset 0
+        ) c
+        cross join (select to_jsonb(x) as image from new_rows x offset 0) r;
     elsif tg_op = 'DELETE' then
         insert into rowbeat.change (slot, xid, table_name, operation, key, old, login_role, actor, origin, at)
-        select rowbeat.slot_of((r.at at time zone 'UTC')::date), pg_current_xact_id(), tg_relid, tg_op,
-            rowbeat.pick_key(r.image, c.key_columns), rowbeat.omit(r.image, c.omitted),
-            session_user, nullif(current_setting('rowbeat.actor', true), ''), rowbeat.capture_origin(), r.at
-        from rowbeat.capture c cross join (select to_jsonb(x) as image, rowbeat.now_() as at from old_rows x offset 0) r
-        where c.table_name = tg_relid and tg_op = any (c.operations);
+        select c.slot, c.xid, c.table_name, tg_op,
+            case when c.keys = 1 then jsonb_build_object(c.key, r.image -> c.key) else rowbeat.pick_key(r.image, c.key_columns) end,
+            case when c.omits = 0 then r.image else rowbeat.omit(r.image, c.omitted) end, c.login_role, c.actor, c.origin, c.at
+        from (
+            select x.table_name, x.key_columns, x.key_columns[1] as key, cardinality(x.key_columns) as keys, x.omitted, cardinality(x.omitted) as omits,
+                rowbeat.slot_of((n.at at time zone 'UTC')::date) as slot, pg_current_xact_id() as xid, session_user::text as login_role,
+                nullif(current_setting('rowbeat.actor', true), '') as actor, rowbeat.capture_origin() as origin, n.at
+            from rowbeat.capture x cross join (select rowbeat.now_() as at offset 0) n
+            where x.table_name = tg_relid and tg_op = any (x.operations) offset 0
+        ) c
+        cross join (select to_jsonb(x) as image from old_rows x offset 0) r;
     else
         -- A row whose key changed has no partner: it is a DELETE and an INSERT. By outdated names of the key's columns no two rows would
         -- find each other, so these are looked up.
         with c as materialized (
-            select x.operations, x.omitted, case
-                when x.key_columns <@ array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = tg_relid and a.attname = any (x.key_columns))
-                then x.key_columns else rowbeat.key_columns(tg_relid) end as key_columns
-            from rowbeat.capture x where x.table_name = tg_relid and x.operations && '{INSERT,UPDATE,DELETE}'
-        ), o as materialized (
-            select r.image, rowbeat.pick_key(r.image, c.key_columns) as key from c cross join (select to_jsonb(x) as image from old_rows x offset 0) r
-        ), n as materialized (
-            select r.image, rowbeat.pick_key(r.image, c.key_columns) as key from c cross join (select to_jsonb(x) as image from new_rows x offset 0) r
+            select x.table_name, x.operations, x.omitted, cardinality(x.omitted) as omits, case
+                    when x.key_columns <@ array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = tg_relid and a.attname = any (x.key_columns))
+                    then x.key_columns else rowbeat.key_columns(tg_relid) end as key_columns,
+                rowbeat.slot_of((n.at at time zone 'UTC')::date) as slot, pg_current_xact_id() as xid, session_user::text as login_role,
+                nullif(current_setting('rowbeat.actor', true), '') as actor, rowbeat.capture_origin() as origin, n.at
+            from rowbeat.capture x cross join (select rowbeat.now_() as at offset 0) n
+            where x.table_name = tg_relid and x.operations && '{INSERT,UPDATE,DELETE}'
         )
         insert into rowbeat.change (slot, xid, table_name, operation, key, old, new, login_role, actor, origin, at)
-        select rowbeat.slot_of((r.at at time zone 'UTC')::date), pg_current_xact_id(), tg_relid, r.operation, r.key,
-            rowbeat.omit(r.old, c.omitted), rowbeat.omit(r.new, c.omitted),
-            session_user, nullif(current_setting('rowbeat.actor', true), ''), rowbeat.capture_origin(), r.at
-        from (
+        select c.slot, c.xid, c.table_name, r.operation, r.key, case when c.omits = 0 then r.old else rowbeat.omit(r.old, c.omitted) end,
+            case when c.omits = 0 then r.new else rowbeat.omit(r.new, c.omitted) end, c.login_role, c.actor, c.origin, c.at
+        from c cross join (
             select case when o.image is null then 'INSERT' when n.image is null then 'DELETE' else 'UPDATE' end as operation,
-                coalesce(n.key, o.key) as key, o.image as old, n.image as new, rowbeat.now_() as at
-            from o full join n on n.key = o.key offset 0
+                coalesce(n.key, o.key) as key, o.image as old, n.image as new
+            from (
+                select r.image, rowbeat.pick_key(r.image, c.key_columns) as key from c cross join (select to_jsonb(x) as image from old_rows x offset 0) r offset 0
+            ) o full join (
+                select r.image, rowbeat.pick_key(r.image, c.key_columns) as key from c cross join (select to_jsonb(x) as image from new_rows x offset 0) r offset 0
+            ) n on n.key = o.key offset 0
         ) r
-        cross join c where r.operation = any (c.operations);
+        where r.operation = any (c.operations);
     end if;
     if found and not pg_try_advisory_xact_lock_shared(1919907682, 1) then
         perform rowbeat.ring('change');

@@ -105,7 +105,8 @@ async fn prepare(server: &Server) -> Client {
     for (_, table) in TABLES {
         let create = format!(
             "create table public.{table} (id bigint generated always as identity primary key, customer bigint not null default 42, status text not null,
-                 price numeric not null, note text, at timestamptz not null default now())"
+                 price numeric not null, note text, at timestamptz not null default now());
+             create index on public.{table} (customer)"
         );
         client.batch_execute(&create).await.unwrap();
     }

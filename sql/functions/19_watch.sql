@@ -83,17 +83,25 @@ language sql immutable parallel safe as $$
 $$;
 comment on function rowbeat.pick(jsonb, text[]) is 'The named fields of an object.';
 
--- The part of a row that identifies it; null without a key, and when the key's columns have other names by now (the router finds out).
+-- The part of a row that identifies it; null without a key. (Nulls in it: the key's columns have other names by now, see live_key.)
 create or replace function rowbeat.pick_key(p_image jsonb, p_key text[]) returns jsonb
 language sql stable parallel safe as $$
-    select case
-        when p_key = '{}' or p_image is null or not p_image ?& p_key then null
-        when cardinality(p_key) = 1 then jsonb_build_object(p_key[1], p_image -> p_key[1])
-        when cardinality(p_key) = 2 then jsonb_build_object(p_key[1], p_image -> p_key[1], p_key[2], p_image -> p_key[2])
+    select case cardinality(p_key)
+        when 0 then null
+        when 1 then jsonb_build_object(p_key[1], p_image -> p_key[1])
+        when 2 then jsonb_build_object(p_key[1], p_image -> p_key[1], p_key[2], p_image -> p_key[2])
         else rowbeat.pick(p_image, p_key)
     end
 $$;
 comment on function rowbeat.pick_key(jsonb, text[]) is 'The key''s fields of a row.';
+
+-- The key of a change. A primary key has no nulls: one that has was captured by names that its columns had before.
+create or replace function rowbeat.live_key(p_change rowbeat.change) returns jsonb
+language sql stable set search_path = '' as $$
+    select case when jsonb_path_exists(p_change.key, '$.* ? (@ == null)')
+        then rowbeat.pick_key(coalesce(p_change.new, p_change.old), rowbeat.key_columns(p_change.table_name)) else p_change.key end
+$$;
+comment on function rowbeat.live_key(rowbeat.change) is 'The key of a change, also when the key''s columns were renamed a moment before.';
 
 -- Promises: returns for an ordinary or partitioned table that is no partition, not temporary and not rowbeat's. SQLSTATEs: RB006.
 create or replace function rowbeat.refuse_unwatchable(p_table regclass) returns void
@@ -260,7 +268,7 @@ begin
     end if;
     return query execute format(
         'select change.seq, %s, %s, %s
-         from (select c.seq, c.operation, c.key, c.login_role, c.actor, c.origin, c.at, c.old - $3 as old_image, c.new - $3 as new_image
+         from (select c.seq, c.operation, rowbeat.live_key(c) as key, c.login_role, c.actor, c.origin, c.at, c.old - $3 as old_image, c.new - $3 as new_image
              from rowbeat.change c where c.seq = any ($1) and c.slot = any ($2) offset 0) change
          cross join lateral jsonb_populate_record(null::%s, change.old_image) as old
          cross join lateral jsonb_populate_record(null::%s, change.new_image) as new

@@ -173,11 +173,11 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function rowbeat.live_name(rowbeat.watch) is 'Name of a watch''s table, also when it is gone.';
 
--- The usual payload of a change. Its key is missing when the key's columns had been renamed a moment before.
+-- The usual payload of a change.
 create or replace function rowbeat.change_document(p_watch rowbeat.watch, p_change rowbeat.change) returns jsonb
 language sql stable set search_path = '' as $$
     select jsonb_build_object('watch', p_watch.name, 'table', rowbeat.live_name(p_watch), 'operation', p_change.operation,
-        'key', coalesce(p_change.key, rowbeat.pick_key(coalesce(p_change.new, p_change.old), rowbeat.key_columns(p_change.table_name))),
+        'key', rowbeat.live_key(p_change),
         'old', p_change.old - p_watch.exclude, 'new', p_change.new - p_watch.exclude, 'session_user', p_change.login_role,
         'actor', p_change.actor, 'at', p_change.at, 'change', p_change.seq)
         || case when p_change.origin is null then '{}' else jsonb_build_object('origin', p_change.origin) end

@@ -60,7 +60,7 @@ begin
             hint = format('Copy the tables anew, after: select rowbeat.rebase_consumer(%L);', p_consumer);
     end if;
     return query
-    select c.seq, c.xid, c.table_name::text, c.operation, c.key, c.old, c.new, c.login_role, c.actor, c.origin, c.at, c.error
+    select c.seq, c.xid, c.table_name::text, c.operation, rowbeat.live_key(c), c.old, c.new, c.login_role, c.actor, c.origin, c.at, c.error
     from rowbeat.change c where c.seq = any (v_piece.seqs) and c.slot = any (v_piece.slots) order by c.seq;
 end $$;
 comment on function rowbeat.consume(text, integer) is 'The next changes for a consumer; they are read when the caller''s transaction commits.';
