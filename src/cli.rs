@@ -11,6 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod exit;
 
+mod change;
 mod check;
 mod database;
 mod demo;
@@ -77,6 +78,8 @@ enum Command {
     #[command(subcommand)]
     Watch(watch::Arguments),
     #[command(subcommand)]
+    Change(change::Arguments),
+    #[command(subcommand)]
     Plugin(plugin::Arguments),
     /// Run the daemon in the foreground and print what is heard on the channels that become tasks.
     ///
@@ -140,6 +143,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Resume(arguments) => pause::resume(&context, arguments).await,
         Command::Schedule(arguments) => schedule::run(&context, arguments).await,
         Command::Watch(arguments) => watch::run(&context, arguments).await,
+        Command::Change(arguments) => change::run(&context, arguments).await,
         Command::Plugin(arguments) => plugin::run(&context, arguments).await,
         Command::Listen(arguments) => listen::run(&context, arguments).await,
         Command::Status(arguments) => status::run(&context, arguments).await,

@@ -1,65 +1,87 @@
--- The watch table's own triggers: its name's default, and the capture triggers it installs.
+-- The watch table's own triggers: what a watch is in full, whether it makes sense, and the capture triggers that follow it.
 
--- Promises: name and operations in their usual form before the row is checked.
-create or replace function rowbeat.fill_watch_defaults() returns trigger
+-- Promises: name and operations in their usual form; what can be known to be wrong is refused, and an edit wipes old errors.
+-- Its expressions are planned as the router will run them, on no changes. Runs as the writer of the row.
+-- SQLSTATEs: RB006 (not a table that can be watched), 42703 (no such column), 22023 (what makes no sense), and what the server says of an expression.
+create or replace function rowbeat.fill_watch() returns trigger
 language plpgsql set search_path = '' as $$
+declare
+    v_columns  text[];
 begin
     new.name := coalesce(new.name, format('%s_on_%s', new.definition, new.table_name));
     new.operations := (select array_agg(distinct upper(o)) from unnest(new.operations) o);
+    if tg_op = 'UPDATE' then
+        new.suspended_at := null;
+        new.last_error := null;
+        new.last_error_at := null;
+        -- A watch whose table is gone can still be disabled.
+        if not new.enabled then
+            return new;
+        end if;
+    end if;
+    perform rowbeat.refuse_unwatchable(new.table_name);
+    new.known_as := rowbeat.table_name(new.table_name);
+    perform now() at time zone new.time_zone;
+    v_columns := rowbeat.missing_columns(new.table_name, new.columns || new.exclude);
+    if v_columns <> '{}' then
+        raise exception '% has no column "%"', new.known_as, v_columns[1] using errcode = 'undefined_column',
+            hint = 'columns and exclude of a watch name columns of its table, as they are written in the catalogue.';
+    elsif rowbeat.key_columns(new.table_name) && new.exclude then
+        raise exception 'the key of % cannot be left out', new.known_as using errcode = '22023';
+    elsif new.grain = 'statement' and rowbeat.capture_level(new.table_name) = 'row' then
+        raise exception 'statements on % cannot be told apart', new.known_as using errcode = '22023',
+            hint = 'Partitioned tables and tables without a primary key are captured row by row: use the grain transaction.';
+    elsif (new.unique_key is not null or new.debounce is not null)
+        and exists (select from rowbeat.task_definition d where d.name = new.definition and d.unique_until <> 'start') then
+        raise exception 'a change after the claim would be lost: definition "%" holds unique keys until the end', new.definition
+            using errcode = '22023', hint = 'Set its unique_until to start.';
+    end if;
+    if rowbeat.has_expressions(new) then
+        begin
+            perform rowbeat.concerned(new, '{}', '{}', '-infinity');
+        exception when others then
+            raise exception 'an expression of watch "%" cannot be used: %', new.name, sqlerrm using errcode = sqlstate,
+                hint = 'It sees old and new, rows of the table, and change; names in it need their schema.';
+        end;
+    end if;
     return new;
 end $$;
-comment on function rowbeat.fill_watch_defaults() is 'Names a watch <definition>_on_<table> when it has no name.';
+comment on function rowbeat.fill_watch() is 'Completes a watch and refuses one that makes no sense.';
 
-create or replace trigger fill_watch_defaults before insert or update on rowbeat.watch
-    for each row execute function rowbeat.fill_watch_defaults();
+create or replace trigger fill_watch
+    before insert or update of name, table_name, operations, definition, columns, condition, exclude, grain, payload, unique_key, debounce,
+        serial_key, effective_from, effective_until, time_zone, origins, enabled on rowbeat.watch
+    for each row execute function rowbeat.fill_watch();
 
--- The statements that install capture of these operations on a table: transition tables where there is a key to pair
--- old and new rows by, row level otherwise. SQLSTATEs: RB006 (not a table that can be watched).
-create or replace function rowbeat.capture_statements(p_table regclass, p_operations text[]) returns setof text
-language plpgsql stable set search_path = '' as $$
-declare
-    v_kind       "char" := (select c.relkind from pg_catalog.pg_class c where c.oid = p_table);
-    v_key        text[] := rowbeat.key_columns(p_table);
-    v_arguments  text := coalesce((select string_agg(quote_literal(k), ', ') from unnest(v_key) k), '');
-    v_operation  text;
-    v_body       text;
-begin
-    if v_kind is null or v_kind not in ('r', 'p') or p_table::text like 'rowbeat.%' then
-        raise exception '% cannot be watched', p_table using errcode = 'RB006',
-            hint = 'Only ordinary and partitioned tables outside schema rowbeat can.';
-    end if;
-    for v_operation in select upper(o) from unnest(p_operations) o loop
-        v_body := case
-            when v_operation = 'TRUNCATE' then 'for each statement execute function rowbeat.capture_truncate()'
-            when v_kind = 'p' or v_key = '{}' then format('for each row execute function rowbeat.capture_row(%s)', v_arguments)
-            else format('%s for each statement execute function rowbeat.capture_statement(%s)',
-                case v_operation
-                    when 'INSERT' then 'referencing new table as new_rows'
-                    when 'DELETE' then 'referencing old table as old_rows'
-                    else 'referencing old table as old_rows new table as new_rows'
-                end, v_arguments)
-        end;
-        return next format('create or replace trigger %I after %s on %s %s',
-            'rowbeat_capture_' || lower(v_operation), v_operation, p_table, v_body);
-    end loop;
-end $$;
-comment on function rowbeat.capture_statements(regclass, text[]) is 'The statements that install capture on a table.';
-
--- Promises: after the statement every operation that a watch wants is captured on its table, from this transaction on.
--- Runs as the inserter, who needs the TRIGGER privilege on the table. Locks: ShareRowExclusive on the watched table
---   (writers wait, readers do not), asked for at most two seconds. Nothing is dropped: that would need the owner.
--- SQLSTATEs: RB006 (not a table that can be watched), 55P03 (the table is busy: try again), 42501.
+-- Promises: from this transaction on, what enabled watches want of a table is captured, and nothing else of it is logged; capture
+--   triggers that no watch needs any more are dropped where whoever does this may, else they stay, inert, for rowbeat watch prune.
+-- Runs as the writer of the row, who needs the TRIGGER privilege on the table. Locks: ShareRowExclusive on the watched table when a
+--   trigger is to be made (writers wait, readers do not), asked for at most two seconds; when one is dropped AccessExclusive, half a
+--   second, after which it stays. SQLSTATEs: 55P03 (the table is busy: try again), 42501.
 create or replace function rowbeat.install_capture() returns trigger
 language plpgsql set search_path = '' set lock_timeout = '2s' as $$
 declare
-    v_statement text;
+    v_statement  text;
 begin
-    for v_statement in select * from rowbeat.capture_statements(new.table_name, new.operations) loop
-        execute v_statement;
-    end loop;
+    if tg_op <> 'DELETE' and new.enabled then
+        for v_statement in select s.statement from rowbeat.capture_statements(new.table_name, new.operations) s (statement, missing) where s.missing loop
+            execute v_statement;
+        end loop;
+    end if;
+    if tg_op <> 'DELETE' then
+        perform rowbeat.refresh_capture(new.table_name);
+    end if;
+    if tg_op = 'DELETE' or tg_op = 'UPDATE' and (old.table_name, old.operations) is distinct from (new.table_name, new.operations) then
+        perform rowbeat.refresh_capture(old.table_name);
+        perform rowbeat.drop_unneeded_triggers(old.table_name);
+    end if;
     return null;
 end $$;
-comment on function rowbeat.install_capture() is 'Installs the capture triggers that a watch needs.';
+comment on function rowbeat.install_capture() is 'Lets the capture triggers follow a watch.';
 
-create or replace trigger install_capture after insert or update on rowbeat.watch
+create or replace trigger install_capture
+    after insert or delete or update of table_name, operations, columns, exclude, enabled on rowbeat.watch
     for each row execute function rowbeat.install_capture();
+
+drop trigger if exists fill_watch_defaults on rowbeat.watch;
+drop function if exists rowbeat.fill_watch_defaults();

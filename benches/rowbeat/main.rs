@@ -13,6 +13,8 @@
 #![allow(missing_docs, unreachable_pub, reason = "a program has no outside")]
 
 mod ahead;
+mod capture;
+mod change;
 mod drain;
 mod enqueue;
 mod idle;
@@ -49,6 +51,8 @@ async fn main() {
             Measure::Snapshot => snapshot::measure(&server, &options).await,
             Measure::Live => live::measure(&server, &options).await,
             Measure::Sql => sql::measure(&server, &options).await,
+            Measure::Capture => capture::measure(&server, &options).await,
+            Measure::Change => change::measure(&server, &options).await,
         };
         let name = measure.to_possible_value().unwrap().get_name().to_owned();
         figures.extend(taken.into_iter().map(|figure| (name.clone(), figure)));

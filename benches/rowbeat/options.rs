@@ -54,6 +54,10 @@ pub enum Measure {
     Live,
     /// Tasks that are functions, beside commits.
     Sql,
+    /// Writes to a watched table.
+    Capture,
+    /// From before a change's commit to the start of its task.
+    Change,
 }
 
 impl Options {

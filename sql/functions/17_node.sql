@@ -25,12 +25,19 @@ language sql stable security definer set search_path = '' as $$
 $$;
 comment on function rowbeat.is_home() is 'Whether this is the database that rowbeat was installed in, or a confirmed copy.';
 
--- Promises: this database is home from now on. Called by: people, for a copy that is to work. Safe to repeat.
+-- Promises: this database is home from now on. In what was a copy the change log is emptied: numbers of transactions mean nothing on another
+--   server, so its readers begin anew, and those besides the router are told so. Called by: people, for a copy that is to work. Safe to repeat.
 create or replace function rowbeat.confirm_database() returns void
-language sql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' as $$
+begin
+    if not rowbeat.is_home() then
+        truncate rowbeat.change, rowbeat.change_group, rowbeat.watch_failure;
+        update rowbeat.change_consumer c set position = pg_current_snapshot(), target = null, after_seq = 0, read_at = rowbeat.now_(),
+            lost_at = case when c.name <> 'router' then rowbeat.now_() end;
+    end if;
     insert into rowbeat.setting as s (name, value, changed_at) values ('database', rowbeat.fingerprint(), rowbeat.now_())
-    on conflict (name) do update set value = excluded.value, changed_at = excluded.changed_at where s.value <> excluded.value
-$$;
+    on conflict (name) do update set value = excluded.value, changed_at = excluded.changed_at where s.value <> excluded.value;
+end $$;
 comment on function rowbeat.confirm_database() is 'Lets daemons work in a copy of the database, from now on.';
 
 -- Promises: returns in a database that is home, refuses in a copy. Called by: register_node, claim. SQLSTATEs: RB007.

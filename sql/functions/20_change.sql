@@ -1,113 +1,302 @@
--- Watches and the change log. The capture triggers are in triggers/.
+-- The change log: how it is read, and how the router makes tasks of it. Capture is in triggers/, watches are in 19_watch.sql.
 
--- Promises: the watch exists as asked, its triggers are installed. Returns its name. Safe to repeat: an existing watch
---   of that name is changed. Locks and SQLSTATEs: as the insert, see triggers/watch.sql.
-create or replace function rowbeat.watch(
-    p_table       regclass,
-    p_definition  text,
-    p_operations  text[] default '{INSERT,UPDATE,DELETE}',
-    p_name        text default null
-) returns text
-language plpgsql volatile set search_path = '' as $$
-declare
-    v_name text;
-begin
-    insert into rowbeat.watch (name, table_name, definition, operations)
-    values (p_name, p_table, p_definition, (select array_agg(upper(o)) from unnest(p_operations) o))
-    on conflict (name) do update
-    set table_name = excluded.table_name, definition = excluded.definition, operations = excluded.operations, enabled = true
-    returning name into v_name;
-    return v_name;
-end $$;
-comment on function rowbeat.watch(regclass, text, text[], text) is 'Watches a table: each change becomes a task of the definition. Returns the watch''s name.';
-
--- Promises: the watch is gone; its triggers stay, inert, until rowbeat watch prune. False: there was none.
-create or replace function rowbeat.unwatch(p_name text) returns boolean
-language plpgsql volatile set search_path = '' as $$
-begin
-    delete from rowbeat.watch w where w.name = p_name;
-    return found;
-end $$;
-comment on function rowbeat.unwatch(text) is 'Removes a watch; false when there is none of that name.';
-
--- The table's name, always with its schema: regclass leaves it out where the search path finds the table.
-create or replace function rowbeat.table_name(p_table regclass) returns text
-language sql stable set search_path = '' as $$
-    select p_table::text
+-- The oldest position from which a reader can go on: an idle one need not write its position at every look, but now and then: the older it
+-- is, the longer its list of transactions that were in progress.
+create or replace function rowbeat.position_is_old(p_read_at timestamptz) returns boolean
+language sql volatile as $$
+    select p_read_at < (select rowbeat.now_()) - interval '1 minute'
 $$;
-comment on function rowbeat.table_name(regclass) is 'The table''s name, quoted and with its schema.';
+comment on function rowbeat.position_is_old(timestamptz) is 'Whether an idle reader should move its position forward.';
 
--- Which columns identify a row of the table, in key order; empty without a primary key.
-create or replace function rowbeat.key_columns(p_table regclass) returns text[]
-language sql stable as $$
-    select coalesce(array_agg(a.attname::text order by k.n), '{}')
-    from pg_catalog.pg_index i
-    cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, n)
-    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-    where i.indrelid = p_table and i.indisprimary
-$$;
-comment on function rowbeat.key_columns(regclass) is 'Columns of the table''s primary key, in order.';
-
--- The part of a row that identifies it; null without a key.
-create or replace function rowbeat.pick(p_row jsonb, p_columns text[]) returns jsonb
-language sql immutable parallel safe as $$
-    select jsonb_object_agg(c, p_row -> c) from unnest(p_columns) c
-$$;
-comment on function rowbeat.pick(jsonb, text[]) is 'The named fields of an object.';
-
--- Promises: the next piece of what became visible since the router's position has become tasks: each committed change
---   once per matching watch, none of a rolled-back one, whatever the order of commits.
---   Returns how many changes were read; as long as that is p_limit, there is more.
--- How: a position is a snapshot. The difference to a newer one is what was in progress then, or began later, and is
---   visible now; rows never change, so it can be read in pieces, in order of writing.
--- Called by: every daemon's router. Locks: the consumer's row, skipped when another router holds it (returns 0).
-create or replace function rowbeat.route_changes(p_limit integer default 1000) returns integer
-language plpgsql volatile set search_path = '' as $$
+-- Promises: the next piece of what became visible since the consumer's position, in order of writing; with p_move the position is
+--   moved in the same transaction. complete: there was no more when it was read. Nothing (null) when another session has the consumer.
+-- How: a position is a snapshot. The difference to a newer one is what was in progress then, or began later, and is visible now. As a
+--   rule that is little: it is found by the transactions' numbers. What is more than a piece is read along the numbers of the changes,
+--   up to the snapshot that was taken at its beginning; rows never change, so that can take any number of transactions. Each of the
+--   statements walks along an index and stops, under any plan.
+-- Called by: route_changes, consume. Locks: the consumer's row; p_wait: waits for it.
+create or replace function rowbeat.read_changes(
+    p_consumer text, p_limit integer, p_wait boolean, out seqs bigint[], out slots smallint[], out complete boolean
+)
+language plpgsql volatile set search_path = '' set enable_seqscan = off as $$
 declare
     v_reader  rowbeat.change_consumer;
-    v_read    integer;
-    v_last    bigint;
+    v_old     xid8[];
+    v_more    boolean := false;
 begin
-    select * into v_reader from rowbeat.change_consumer c where c.name = 'router' for update skip locked;
-    if not found then
-        return 0;
+    if p_wait then
+        select * into v_reader from rowbeat.change_consumer c where c.name = p_consumer for update;
+    else
+        select * into v_reader from rowbeat.change_consumer c where c.name = p_consumer for update skip locked;
     end if;
+    if not found then
+        return;
+    end if;
+    v_old := array(select pg_snapshot_xip(v_reader.position));
     if v_reader.target is null then
         v_reader.target := pg_current_snapshot();
-        v_reader.after_seq := 0;
+        select coalesce(array_agg(d.seq order by d.seq), '{}'), coalesce(array_agg(distinct d.slot), '{}') into seqs, slots
+        from (
+            (select c.seq, c.slot from rowbeat.change c
+             where c.xid >= pg_snapshot_xmax(v_reader.position) and pg_visible_in_snapshot(c.xid, v_reader.target)
+                and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+             order by c.xid, c.seq limit p_limit + 1)
+            union all
+            (select c.seq, c.slot from rowbeat.change c
+             where c.xid = any (v_old) and pg_visible_in_snapshot(c.xid, v_reader.target)
+                and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+             limit p_limit + 1)
+        ) d;
+        v_more := cardinality(seqs) > p_limit;
+        if v_more then
+            select min(c.seq) - 1 into v_reader.after_seq from rowbeat.change c
+            where (c.xid >= pg_snapshot_xmax(v_reader.position) or c.xid = any (v_old)) and pg_visible_in_snapshot(c.xid, v_reader.target);
+        end if;
+    else
+        v_more := true;
     end if;
-    with piece as materialized (
-        select c.* from rowbeat.change c
-        where (c.xid >= pg_snapshot_xmax(v_reader.position)
-               or c.xid = any (array(select pg_snapshot_xip(v_reader.position))))
-          and pg_visible_in_snapshot(c.xid, v_reader.target) and c.seq > v_reader.after_seq
-        order by c.seq limit p_limit
-    ), made as (
-        insert into rowbeat.task (definition, payload, cause)
-        select w.definition,
-            jsonb_build_object('watch', w.name, 'table', c.table_name::text, 'operation', c.operation, 'key', c.key,
-                'old', c.old, 'new', c.new, 'session_user', c.login_role, 'actor', c.actor, 'at', c.at, 'change', c.seq),
-            jsonb_build_object('kind', 'watch', 'name', w.name, 'change', c.seq)
-        from piece c
-        join rowbeat.watch w on w.table_name = c.table_name and w.enabled and c.operation = any (w.operations) and w.created_at <= c.at
-        order by c.seq, w.name
-    )
-    select count(*), max(p.seq) into v_read, v_last from piece p;
-    if v_read = p_limit then
-        update rowbeat.change_consumer c set target = v_reader.target, after_seq = v_last, read_at = rowbeat.now_()
-        where c.name = 'router';
-    elsif v_read > 0 or v_reader.after_seq > 0 or rowbeat.position_is_stale(v_reader) then
-        update rowbeat.change_consumer c set position = v_reader.target, target = null, after_seq = 0, read_at = rowbeat.now_()
-        where c.name = 'router';
+    if v_more then
+        select coalesce(array_agg(d.seq order by d.seq), '{}'), coalesce(array_agg(distinct d.slot), '{}') into seqs, slots
+        from (
+            select c.seq, c.slot from rowbeat.change c
+            where c.seq > v_reader.after_seq and (c.xid >= pg_snapshot_xmax(v_reader.position) or c.xid = any (v_old))
+                and pg_visible_in_snapshot(c.xid, v_reader.target)
+                and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+            order by c.seq limit p_limit
+        ) d;
+        v_more := cardinality(seqs) = p_limit;
     end if;
-    return v_read;
+    complete := not v_more;
+    if v_more then
+        update rowbeat.change_consumer c set target = v_reader.target, after_seq = seqs[p_limit], read_at = rowbeat.now_() where c.name = p_consumer;
+    elsif seqs <> '{}' or v_reader.after_seq > 0 or rowbeat.position_is_old(v_reader.read_at) then
+        update rowbeat.change_consumer c set position = v_reader.target, target = null, after_seq = 0, read_at = rowbeat.now_() where c.name = p_consumer;
+    end if;
+end $$;
+comment on function rowbeat.read_changes(text, integer, boolean) is 'The next changes of a consumer, whose position moves behind them.';
+
+-- Promises: the next piece of what became visible since the router's position has become tasks: each committed change once per
+--   watch that it concerns, none of a rolled-back one, whatever the order of commits; what a watch could not do with one is noted.
+--   Returns how many changes were read; 0: nothing now.
+-- Called by: every daemon's router. Locks: the consumer's row, skipped when another router holds it (returns 0); a task whose unique
+--   key somebody is just enqueuing, for a second: then that is noted as well, and tried again.
+create or replace function rowbeat.route_changes(p_limit integer default 1000) returns integer
+language plpgsql volatile set search_path = '' set lock_timeout = '1s' as $$
+declare
+    v_piece  record;
+    v_watch  rowbeat.watch;
+begin
+    select * into v_piece from rowbeat.read_changes('router', p_limit, false);
+    if v_piece.seqs is null then
+        return 0;
+    end if;
+    for v_watch in
+        select w.* from rowbeat.watch w
+        where w.enabled and v_piece.seqs <> '{}' and w.table_name in (
+            select c.table_name from rowbeat.change c where c.seq = any (v_piece.seqs) and c.slot = any (v_piece.slots))
+        order by w.name
+    loop
+        perform rowbeat.route_to_watch(v_watch, v_piece.seqs, v_piece.slots, v_watch.created_at, false);
+    end loop;
+    if v_piece.complete then
+        perform rowbeat.enqueue_groups(null);
+        if v_piece.seqs = '{}' then
+            return rowbeat.retry_failures(null, 100, true);
+        end if;
+    end if;
+    return cardinality(v_piece.seqs);
 end $$;
 comment on function rowbeat.route_changes(integer) is 'Turns the next piece of the change log into tasks; returns how many changes it read.';
 
--- An idle reader need not write its position at every look, but now and then: the older it is, the longer its list of
--- transactions that were in progress.
-create or replace function rowbeat.position_is_stale(p_reader rowbeat.change_consumer) returns boolean
-language sql volatile as $$
-    select p_reader.read_at < (select rowbeat.now_()) - interval '1 minute'
+-- Promises: those of the changes that concern the watch have become its tasks, or part of its groups, or are noted as failures: one that
+--   raises is found by halving, and the others are not affected. Returns how many tasks (of groups: changes).
+-- Called by: route_changes, replays. Locks: the watch's row when something failed.
+create or replace function rowbeat.route_to_watch(
+    p_watch rowbeat.watch, p_seqs bigint[], p_slots smallint[], p_since timestamptz, p_replayed boolean
+) returns integer
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_begun  timestamptz := clock_timestamp();
+    v_half   integer := cardinality(p_seqs) / 2;
+    v_lost   bigint[];
+begin
+    -- Without images there is nothing to look at.
+    v_lost := array(select c.seq from rowbeat.change c where c.seq = any (p_seqs) and c.slot = any (p_slots) and c.table_name = p_watch.table_name
+        and (c.operation = any (p_watch.operations) or c.error is not null) and c.at >= p_since
+        and (c.error is not null or c.operation in ('INSERT', 'UPDATE') and c.new is null or c.operation in ('UPDATE', 'DELETE') and c.old is null));
+    if v_lost <> '{}' then
+        perform rowbeat.fail_watch(p_watch.name, v_lost, p_slots, 'XX000', coalesce(
+            (select 'rows could not be captured: ' || c.error from rowbeat.change c where c.seq = any (v_lost) and c.slot = any (p_slots) and c.error is not null limit 1),
+            'rows were not logged: a column to leave out has another name by now'));
+        p_seqs := array(select s from unnest(p_seqs) s where s <> all (v_lost) order by s);
+    end if;
+    if p_watch.suspended_at is not null and p_seqs <> '{}' then
+        perform rowbeat.fail_watch(p_watch.name, p_seqs, p_slots, '57014', 'not evaluated: the watch is suspended because it took too long');
+        return 0;
+    end if;
+    begin
+        return rowbeat.enqueue_changes(p_watch, p_seqs, p_slots, p_since, p_replayed);
+    exception
+        when query_canceled then
+            -- Within the session's statement_timeout nothing else may be kept waiting once more.
+            if clock_timestamp() < v_begun + interval '3 seconds' then
+                raise;
+            end if;
+            update rowbeat.watch w set suspended_at = rowbeat.now_() where w.name = p_watch.name;
+            perform rowbeat.fail_watch(p_watch.name, p_seqs, p_slots, sqlstate, 'it took too long, so it is suspended: edit the watch, then replay');
+            return 0;
+        when others then
+            if cardinality(p_seqs) <= 1 then
+                perform rowbeat.fail_watch(p_watch.name, p_seqs, p_slots, sqlstate, sqlerrm);
+                return 0;
+            end if;
+    end;
+    v_half := greatest(cardinality(p_seqs) / 2, 1);
+    return rowbeat.route_to_watch(p_watch, p_seqs[:v_half], p_slots, p_since, p_replayed)
+        + rowbeat.route_to_watch(p_watch, p_seqs[v_half + 1:], p_slots, p_since, p_replayed);
+end $$;
+comment on function rowbeat.route_to_watch(rowbeat.watch, bigint[], smallint[], timestamptz, boolean) is 'Makes tasks of the changes that concern a watch, and notes what failed.';
+
+-- Promises: the failure is on record, with the watch and for a replay. Called by: route_to_watch. Locks: the watch's row.
+create or replace function rowbeat.fail_watch(p_watch text, p_seqs bigint[], p_slots smallint[], p_sqlstate text, p_error text) returns void
+language sql volatile set search_path = '' as $$
+    insert into rowbeat.watch_failure (watch, seqs, slots, sqlstate, error, failed_at)
+    values (p_watch, p_seqs, p_slots, p_sqlstate, p_error, rowbeat.now_());
+    update rowbeat.watch w set last_error = p_error, last_error_at = rowbeat.now_() where w.name = p_watch
 $$;
-comment on function rowbeat.position_is_stale(rowbeat.change_consumer) is 'Whether an idle reader should move its position forward.';
+comment on function rowbeat.fail_watch(text, bigint[], smallint[], text, text) is 'Notes changes that a watch could not make a task of.';
+
+-- The table's name; one that is gone keeps its last one.
+create or replace function rowbeat.live_name(p_watch rowbeat.watch) returns text
+language sql stable set search_path = '' as $$
+    select case when exists (select from pg_catalog.pg_class c where c.oid = p_watch.table_name) then p_watch.table_name::text else p_watch.known_as end
+$$;
+comment on function rowbeat.live_name(rowbeat.watch) is 'Name of a watch''s table, also when it is gone.';
+
+-- The usual payload of a change.
+create or replace function rowbeat.change_document(p_watch rowbeat.watch, p_change rowbeat.change) returns jsonb
+language sql stable set search_path = '' as $$
+    select jsonb_build_object('watch', p_watch.name, 'table', rowbeat.live_name(p_watch), 'operation', p_change.operation,
+        'key', rowbeat.live_key(p_change),
+        'old', p_change.old - p_watch.exclude, 'new', p_change.new - p_watch.exclude, 'session_user', p_change.login_role,
+        'actor', p_change.actor, 'at', p_change.at, 'change', p_change.seq)
+        || case when p_change.origin is null then '{}' else jsonb_build_object('origin', p_change.origin) end
+$$;
+comment on function rowbeat.change_document(rowbeat.watch, rowbeat.change) is 'What a task of a watch gets of a change.';
+
+-- Promises: tasks for those of the changes that concern the watch, in order of writing; with a unique key the last change of a key counts, and
+--   a task that still waits with it gets that one's payload. All or nothing. Returns how many changes concerned it.
+-- Called by: route_to_watch. Locks: waiting tasks with the same unique keys. SQLSTATEs: whatever the watch's expressions raise.
+create or replace function rowbeat.enqueue_changes(
+    p_watch rowbeat.watch, p_seqs bigint[], p_slots smallint[], p_since timestamptz, p_replayed boolean
+) returns integer
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_cause  jsonb := jsonb_build_object('kind', 'watch', 'name', p_watch.name)
+        || case when p_replayed then '{"replayed": true}'::jsonb else '{}' end;
+    v_made   integer;
+begin
+    if p_watch.grain <> 'row' then
+        return rowbeat.gather_changes(p_watch, p_seqs, p_slots, p_since, p_replayed);
+    elsif p_watch.unique_key is null and p_watch.debounce is null then
+        insert into rowbeat.task (definition, payload, serial_key, cause)
+        select p_watch.definition, coalesce(v.payload, rowbeat.change_document(p_watch, c)), v.serial_key, v_cause || jsonb_build_object('change', c.seq)
+        from rowbeat.concerned(p_watch, p_seqs, p_slots, p_since) v
+        join rowbeat.change c on c.seq = v.seq and c.seq = any (p_seqs) and c.slot = any (p_slots)
+        order by c.seq;
+        get diagnostics v_made = row_count;
+        return v_made;
+    end if;
+    with concerned as materialized (
+        select c.seq, coalesce(v.payload, rowbeat.change_document(p_watch, c)) as payload, v.serial_key,
+            case when p_watch.unique_key is null then format('%s %s', p_watch.name, c.key) else v.unique_key end as unique_key
+        from rowbeat.concerned(p_watch, p_seqs, p_slots, p_since) v
+        join rowbeat.change c on c.seq = v.seq and c.seq = any (p_seqs) and c.slot = any (p_slots)
+    ), last as (
+        select k.* from concerned k where k.unique_key is null
+            or k.seq = (select max(l.seq) from concerned l where l.unique_key = k.unique_key)
+    ), made as (
+        insert into rowbeat.task as t (definition, payload, run_at, unique_key, serial_key, cause)
+        select p_watch.definition, l.payload, rowbeat.now_() + case when l.unique_key is not null then p_watch.debounce end, l.unique_key, l.serial_key,
+            v_cause || jsonb_build_object('change', l.seq)
+        from last l order by l.seq
+        on conflict (definition, unique_key) where unique_key is not null do update
+        set payload = excluded.payload, cause = excluded.cause where t.state = 'waiting'
+        returning 1
+    )
+    select (select count(*) from concerned), (select count(*) from last) = (select count(*) from made) into v_made, p_replayed;
+    if not p_replayed then
+        raise exception 'a running task holds the unique key' using errcode = 'RB005',
+            hint = format('Set unique_until of definition "%s" to start.', p_watch.definition);
+    end if;
+    return v_made;
+end $$;
+comment on function rowbeat.enqueue_changes(rowbeat.watch, bigint[], smallint[], timestamptz, boolean) is 'Enqueues tasks for the changes that concern a watch.';
+
+-- How much of a group stands in its payload: so many changes, so many bytes.
+create or replace function rowbeat.group_bounds(out changes integer, out bytes integer)
+language sql immutable as $$ select 100, 65536 $$;
+comment on function rowbeat.group_bounds() is 'How much of a group stands in its payload.';
+
+-- Promises: the changes that concern the watch are counted in their group, statement or transaction, and the first of them stand in it.
+--   Returns how many. A statement is told by the command number that the server gave the log's rows.
+-- Called by: enqueue_changes.
+create or replace function rowbeat.gather_changes(
+    p_watch rowbeat.watch, p_seqs bigint[], p_slots smallint[], p_since timestamptz, p_replayed boolean
+) returns integer
+language sql volatile set search_path = '' as $$
+    with concerned as materialized (
+        select c.seq, c.xid, case when p_watch.grain = 'statement' then c.cmin::text else '' end as statement, c.operation, c.login_role, c.actor, c.at,
+            v.serial_key, coalesce(v.payload, rowbeat.change_document(p_watch, c) - array['watch', 'table', 'session_user', 'actor']) as document
+        from rowbeat.concerned(p_watch, p_seqs, p_slots, p_since) v
+        join rowbeat.change c on c.seq = v.seq and c.seq = any (p_seqs) and c.slot = any (p_slots)
+    ), measured as (
+        select k.*, row_number() over g as n, sum(octet_length(k.document::text)) over g as bytes from concerned k
+        window g as (partition by k.xid, k.statement order by k.seq)
+    ), gathered as (
+        insert into rowbeat.change_group as g (watch, replayed, xid, statement, count, inserts, updates, deletes, truncates, changes, first_seq, last_seq,
+            serial_key, login_role, actor, at)
+        select p_watch.name, p_replayed, m.xid, m.statement, count(*), count(*) filter (where m.operation = 'INSERT'),
+            count(*) filter (where m.operation = 'UPDATE'), count(*) filter (where m.operation = 'DELETE'), count(*) filter (where m.operation = 'TRUNCATE'),
+            coalesce(jsonb_agg(m.document order by m.seq) filter (where m.n <= b.changes and m.bytes <= b.bytes), '[]'), min(m.seq), max(m.seq),
+            (array_agg(m.serial_key order by m.seq))[1], (array_agg(m.login_role order by m.seq))[1], (array_agg(m.actor order by m.seq))[1], min(m.at)
+        from measured m cross join rowbeat.group_bounds() b
+        group by m.xid, m.statement
+        on conflict (watch, replayed, xid, statement) do update
+        set count = g.count + excluded.count, inserts = g.inserts + excluded.inserts, updates = g.updates + excluded.updates,
+            deletes = g.deletes + excluded.deletes, truncates = g.truncates + excluded.truncates, last_seq = excluded.last_seq,
+            changes = case when jsonb_array_length(g.changes) = g.count and octet_length(g.changes::text) < (rowbeat.group_bounds()).bytes
+                then g.changes || excluded.changes else g.changes end
+    )
+    select count(*)::integer from concerned
+$$;
+comment on function rowbeat.gather_changes(rowbeat.watch, bigint[], smallint[], timestamptz, boolean) is 'Counts changes in the groups of a watch.';
+
+-- Promises: each group that was gathered is a task: of the router (p_watch null), or of the replay of a watch. The payload holds the first
+--   changes, at most so many; count and truncated say how many there are. Returns how many.
+-- Called by: route_changes and replays, when all of a difference has been read.
+create or replace function rowbeat.enqueue_groups(p_watch text) returns integer
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_made  integer;
+begin
+    with gathered as (
+        delete from rowbeat.change_group g where g.replayed = (p_watch is not null) and g.watch = coalesce(p_watch, g.watch) returning g.*
+    )
+    insert into rowbeat.task (definition, payload, serial_key, cause)
+    select w.definition,
+        jsonb_build_object('watch', w.name, 'table', rowbeat.live_name(w), 'grain', w.grain, 'transaction', g.xid::text, 'count', g.count,
+            'operations', jsonb_strip_nulls(jsonb_build_object('INSERT', nullif(g.inserts, 0), 'UPDATE', nullif(g.updates, 0),
+                'DELETE', nullif(g.deletes, 0), 'TRUNCATE', nullif(g.truncates, 0))),
+            'changes', k.changes, 'truncated', jsonb_array_length(k.changes) < g.count, 'first_change', g.first_seq, 'last_change', g.last_seq,
+            'session_user', g.login_role, 'actor', g.actor, 'at', g.at),
+        g.serial_key,
+        jsonb_build_object('kind', 'watch', 'name', w.name, 'change', g.first_seq) || case when g.replayed then '{"replayed": true}'::jsonb else '{}' end
+    from gathered g
+    join rowbeat.watch w on w.name = g.watch
+    cross join lateral (select jsonb_path_query_array(g.changes, format('$[0 to %s]', (rowbeat.group_bounds()).changes - 1)::jsonpath) as changes) k
+    order by g.first_seq, w.name;
+    get diagnostics v_made = row_count;
+    return v_made;
+end $$;
+comment on function rowbeat.enqueue_groups(text) is 'Makes tasks of the statements and transactions that were gathered.';

@@ -48,6 +48,42 @@ select f.id, f.definition, f.error ->> 'message' as message, f.error, f.outcome,
 from rowbeat.finished_task f where f.state = 'failed' order by f.finished_at desc;
 comment on view rowbeat.failures is 'Failed tasks, latest first; rowbeat.retry(id) runs one again.';
 
+create or replace view rowbeat.watches as
+select w.name, rowbeat.live_name(w) as "table", w.operations, w.definition, w.enabled, s.status, s.problem, f.failed, w.last_error, w.last_error_at
+from rowbeat.watch w
+cross join lateral (select coalesce(sum(cardinality(u.seqs)), 0) as failed from rowbeat.watch_failure u where u.watch = w.name) f
+cross join lateral (
+    select v.status, v.problem from (values
+        (not exists (select from pg_catalog.pg_class c where c.oid = w.table_name), 'its table is gone: remove it', true),
+        (not w.enabled, 'disabled', false),
+        (w.suspended_at is not null, 'suspended: its expressions took too long; edit it, then rowbeat change replay --failed', true),
+        (exists (select from pg_catalog.pg_class c where c.oid = w.table_name and c.relispartition), 'its table is a partition by now: watch its root', true),
+        (exists (select from unnest(rowbeat.captured_operations(w.table_name, w.operations)) o where not exists (
+            select from rowbeat.capture_trigger t where t.table_name = w.table_name and t.operation = o and t.enabled)),
+            'a trigger is missing or disabled: write the watch again', true),
+        (f.failed > 0, format('%s changes failed: %s; rowbeat change replay --failed', f.failed, w.last_error), true),
+        (w.last_error is not null, w.last_error, true),
+        (w.effective_from > (select rowbeat.now_()) at time zone w.time_zone, format('from %s', w.effective_from), false),
+        (w.effective_until <= (select rowbeat.now_()) at time zone w.time_zone, 'over', false),
+        (true, 'watching', false)
+    ) v (holds, status, problem) where v.holds limit 1
+) s
+order by w.name;
+comment on view rowbeat.watches is 'Watches, whether they work, and how many changes wait for a replay.';
+
+create or replace view rowbeat.consumers as
+select r.name, r.tables, r.role, r.read_at, r.lost_at, u.waits_since
+from rowbeat.change_consumer r
+cross join lateral (
+    select min(c.at) as waits_since from (
+        (select c.at from rowbeat.change c where c.xid >= pg_snapshot_xmax(r.position) and (r.tables is null or c.table_name = any (r.tables))
+         order by c.xid, c.seq limit 1)
+        union all
+        select c.at from rowbeat.change c where c.xid = any (array(select pg_snapshot_xip(r.position))) and (r.tables is null or c.table_name = any (r.tables))
+    ) c
+) u;
+comment on view rowbeat.consumers is 'Readers of the change log: since when something waits for them, and whether they lost their place.';
+
 create or replace view rowbeat.upcoming as
 select s.name, s.definition, s.spec, s.time_zone, s.enabled, s.next_fire_at,
     to_char(s.next_fire_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS') as next_fire_local,
@@ -102,8 +138,7 @@ language sql stable set search_path = '' as $$
             'status', u.status, 'blocked', u.blocked, 'next_fire_at', u.next_fire_at, 'last_fire_at', u.last_fire_at,
             'last_decision', u.last_decision)), '[]') from rowbeat.upcoming u),
         'zone_data', jsonb_build_object('server', rowbeat.server_zone_data(), 'schedules', (select max(s.zone_data) from rowbeat.schedule s)),
-        'watches', (select coalesce(jsonb_agg(jsonb_build_object('name', w.name, 'table', w.table_name::text,
-            'operations', w.operations, 'definition', w.definition, 'enabled', w.enabled) order by w.name), '[]') from rowbeat.watch w),
+        'watches', (select coalesce(jsonb_agg(to_jsonb(w) order by w.name), '[]') from rowbeat.watches w),
         'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,
             'enabled', c.enabled) order by c.name), '[]') from rowbeat.channel c),
         'plugins', (select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'version', p.version, 'isolated', p.role_name is not null)

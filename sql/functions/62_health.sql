@@ -40,6 +40,15 @@ from rowbeat.finished_task f where f.state = 'failed' and f.finished_at > (selec
 union all
 select 'schedules', count(*) = 0, format('%s cannot be planned or fired', count(*)) from rowbeat.schedule s where s.enabled and s.last_error is not null
 union all
+select 'watches', count(*) = 0, coalesce(string_agg(format('%s: %s', p.name, p.status), '; '), 'all are well')
+from rowbeat.watches p where p.problem
+union all
+select 'change log', count(*) = 0, coalesce(string_agg(case
+        when c.lost_at is not null then format('consumer %s lost its place %s: rowbeat.rebase_consumer(''%s'')', c.name, c.lost_at, c.name)
+        else format('consumer %s is behind since %s', c.name, c.waits_since) end, '; '), 'every consumer is up to date')
+from rowbeat.consumers c
+where c.lost_at is not null or c.waits_since < (select rowbeat.now_()) - case when c.name = 'router' then interval '1 minute' else interval '1 day' end
+union all
 select 'features', count(*) = 0, format('%s cannot be asked', count(*)) from rowbeat.feature f where f.last_error is not null
 union all
 select 'notifications', pg_notification_queue_usage() < 0.5, format('the server''s queue is %s %% full', round(pg_notification_queue_usage() * 100))

@@ -3,33 +3,42 @@
 select rowbeat.route_changes($1)
 
 -- name: add_watch
--- $1 table · $2 definition · $3 operations · $4 name or null
-select rowbeat.watch($1::text::regclass, $2, $3, $4)
+-- $1 table · $2 definition · $3 operations · $4 name or null · $5 columns or null · $6 condition · $7 columns to leave out · $8 grain
+-- $9 payload · $10 unique key · $11 debounce, milliseconds · $12 serial key · $13 from · $14 until · $15 zone · $16 origins
+select rowbeat.watch($1::text::regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::bigint * interval '1 millisecond', $12,
+    $13::text::timestamp, $14::text::timestamp, $15, $16)
 
 -- name: remove_watch
 -- $1 name
 select rowbeat.unwatch($1)
 
 -- name: list_watches
-select jsonb_build_object('name', w.name, 'table', rowbeat.table_name(w.table_name), 'operations', w.operations, 'definition', w.definition,
-    'enabled', w.enabled, 'created_at', w.created_at) as watch
-from rowbeat.watch w order by w.name
+select to_jsonb(w) as watch from rowbeat.watches w
 
 -- name: plan_watch
 -- The statements that a watch would run. $1 table · $2 operations
-select s.statement from rowbeat.capture_statements($1::text::regclass, $2) s (statement)
+select s.statement from rowbeat.capture_statements($1::text::regclass, $2) s where s.missing
 
 -- name: inert_triggers
 -- Capture triggers that no watch needs any more, as statements that drop them.
-select format('drop trigger %I on %s', t.tgname, rowbeat.table_name(c.oid)) as statement
-from pg_catalog.pg_trigger t
-join pg_catalog.pg_class c on c.oid = t.tgrelid
-join pg_catalog.pg_proc p on p.oid = t.tgfoid
-where p.pronamespace = 'rowbeat'::regnamespace and p.proname in ('capture_statement', 'capture_row', 'capture_truncate')
-    and not t.tgisinternal and t.tgparentid = 0
-    and not exists (select from rowbeat.watch w cross join unnest(w.operations) o
-        where w.table_name = t.tgrelid and 'rowbeat_capture_' || lower(o) = t.tgname)
-order by 1
+select u.statement from rowbeat.unneeded_trigger u order by 1
+
+-- name: count_replay
+-- $1 watch · $2 from · $3 to. No row: there is no such watch.
+select r.changes from rowbeat.watch w cross join lateral rowbeat.count_replay(w.name, $2, $3) r where w.name = $1
+
+-- name: replay
+-- $1 watch · $2 from · $3 to · $4 after this change · $5 how many · $6 dry run
+select r.read, r.made, r.failed, r.last_seq from rowbeat.replay_changes($1, $2, $3, $4, $5, $6) r
+
+-- name: failures
+-- What a watch could not do. $1 watch. No row: there is no such watch.
+select coalesce(sum(cardinality(f.seqs)), 0)::bigint as changes, max(f.id) as last_id
+from rowbeat.watch w left join rowbeat.watch_failure f on f.watch = w.name where w.name = $1 group by w.name
+
+-- name: retry_failures
+-- $1 watch · $2 how many · $3 the last of them
+select rowbeat.retry_failures($1, $2, false, $3) as tried
 
 -- name: notify_trigger
 -- The statement that installs the classic trigger on a table. $1 table

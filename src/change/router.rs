@@ -1,13 +1,16 @@
 //! The router turns the change log into tasks, each committed change once per matching watch. The reading is
 //! `rowbeat.route_changes`, one transaction a piece; any number of routers take turns by the reader's row lock.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::{Db, DbError};
 use crate::service::{Loop, Pass};
 
-const PIECE: i32 = 1000;
+/// How many changes are routed in one transaction.
+pub const PIECE: i32 = 1000;
+/// A piece that takes longer than this is followed by a smaller one.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// Reads the change log.
 pub struct Router {
@@ -17,6 +20,9 @@ pub struct Router {
     pub bell: Bell,
     /// The longest pause between two looks.
     pub poll: Duration,
+    /// How many changes it routes at once: fewer when they are large or their watches slow, for a piece must fit into a
+    /// statement's time.
+    pub piece: i32,
 }
 
 impl Loop for Router {
@@ -24,7 +30,14 @@ impl Loop for Router {
     const TOPIC: Topic = Topic::Change;
 
     async fn run_once(&mut self) -> Result<Pass, DbError> {
-        let read: i32 = self.db.row("change.route", &[&PIECE]).await?.map_or(0, |row| row.get(0));
+        let begun = Instant::now();
+        let routed = self.db.row("change.route", &[&self.piece]).await;
+        self.piece = match &routed {
+            Ok(_) if begun.elapsed() < SLOW => (self.piece * 2).min(PIECE),
+            Err(error) if error.is_outage() && begun.elapsed() < SLOW => self.piece,
+            _ => (self.piece / 8).max(1),
+        };
+        let read: i32 = routed?.map_or(0, |row| row.get(0));
         if read == 0 {
             return Ok(Pass::Idle(self.poll.mul_f32(0.9 + fastrand::f32() / 5.0)));
         }

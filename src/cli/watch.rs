@@ -18,10 +18,11 @@ pub(super) enum Arguments {
     /// Watch a table, or install the classic notifying trigger on it.
     #[command(
         after_help = "Examples:\n  rowbeat watch add public.orders --definition ship --operations insert,update\n  \
+                      rowbeat watch add public.orders --definition mail --condition \"new.status = 'paid'\" --plan\n  \
                       rowbeat watch add public.table_change_alert --notify"
     )]
     Add(Add),
-    /// Remove a watch; its triggers stay, inert, until prune.
+    /// Remove a watch, and its triggers where you may drop them.
     #[command(after_help = "Example:\n  rowbeat watch remove ship_on_public.orders")]
     Remove { name: String },
     /// Drop capture triggers that no watch needs any more (takes the owner of the table).
@@ -47,12 +48,56 @@ pub(super) struct Add {
     /// Name of the watch (<definition>_on_<table> when left out).
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    what: What,
     /// Install the classic trigger <table>_trigger, which notifies table_change_alert_updated, instead of a watch.
     #[arg(long, conflicts_with_all = ["definition", "name"])]
     notify: bool,
     /// Only show the statements and the locks they take.
     #[arg(long)]
     plan: bool,
+}
+
+/// What concerns the watch and how it becomes tasks.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+struct What {
+    /// An update concerns it only when one of these columns changed.
+    #[arg(long, value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// A boolean SQL expression over old, new and change.
+    #[arg(long, value_name = "SQL")]
+    condition: Option<String>,
+    /// Columns to leave out.
+    #[arg(long, value_delimiter = ',')]
+    exclude: Vec<String>,
+    /// One task for each row, statement or transaction.
+    #[arg(long, default_value = "row", value_parser = ["row", "statement", "transaction"])]
+    grain: String,
+    /// An SQL expression for the payload.
+    #[arg(long, value_name = "SQL")]
+    payload: Option<String>,
+    /// An SQL expression for the unique key.
+    #[arg(long, value_name = "SQL")]
+    unique_key: Option<String>,
+    /// Changes of a key within this time become one task, such as 5s.
+    #[arg(long, value_name = "DURATION", value_parser = super::wait_for_db::duration)]
+    debounce: Option<std::time::Duration>,
+    /// An SQL expression for the serial key.
+    #[arg(long, value_name = "SQL")]
+    serial_key: Option<String>,
+    /// Not for changes before this local time.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Not for changes from this local time on.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// IANA time zone of --from and --until.
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    zone: String,
+    /// Also changes with one of these origins; * for any.
+    #[arg(long, value_delimiter = ',')]
+    origins: Vec<String>,
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
@@ -67,7 +112,8 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                     Failure::new(format!("there is no watch {name}")).remedy("see rowbeat watch list")
                 );
             }
-            let text = format!("removed {name}; its triggers are inert, rowbeat watch prune drops them");
+            let text =
+                format!("removed {name}; triggers that are left are inert, rowbeat watch prune drops them");
             tell(context, &json!({ "removed": name }), &text)
         }
         Arguments::Prune { plan } => prune(context, &db, plan).await,
@@ -80,7 +126,7 @@ async fn list(context: &Context, db: &Db) -> Result<(), Failure> {
     if context.json() {
         return output::json(&watches);
     }
-    let keys = ["name", "table", "operations", "definition", "enabled"];
+    let keys = ["name", "table", "operations", "definition", "status"];
     output::line(output::table(keys, watches.iter().map(|watch| keys.map(|key| output::cell(&watch[key])))))
 }
 
@@ -103,8 +149,30 @@ async fn add(context: &Context, db: &Db, arguments: Add) -> Result<(), Failure> 
         return execute(context, db, statements, "ShareRowExclusive (writers wait, readers do not)", true)
             .await;
     }
+    let what = &arguments.what;
+    let debounce_ms = what.debounce.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
     let row = db
-        .row("change.add_watch", &[&arguments.table, &definition, &arguments.operations, &arguments.name])
+        .row(
+            "change.add_watch",
+            &[
+                &arguments.table,
+                &definition,
+                &arguments.operations,
+                &arguments.name,
+                &what.columns,
+                &what.condition,
+                &what.exclude,
+                &what.grain,
+                &what.payload,
+                &what.unique_key,
+                &debounce_ms,
+                &what.serial_key,
+                &what.from,
+                &what.until,
+                &what.zone,
+                &what.origins,
+            ],
+        )
         .await?;
     let name: String = row.map_or_else(String::new, |row| row.get(0));
     tell(

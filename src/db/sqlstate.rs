@@ -30,8 +30,12 @@ pub const NOT_WATCHABLE: Refusal = Refusal { code: "RB006", meaning: "relation c
 /// The database is a copy of the one that rowbeat was installed in.
 pub const COPY_OF_DATABASE: Refusal = Refusal { code: "RB007", meaning: "database is an unconfirmed copy" };
 
+/// The consumer of the change log had not read what was emptied.
+pub const LOST_PLACE: Refusal =
+    Refusal { code: "RB021", meaning: "consumer lost its place in the change log" };
+
 /// All refusals of the engine.
-pub const ALL: [Refusal; 7] = [
+pub const ALL: [Refusal; 8] = [
     UNKNOWN_DEFINITION,
     UNKNOWN_FUNCTION,
     STALE_ATTEMPT,
@@ -39,6 +43,7 @@ pub const ALL: [Refusal; 7] = [
     WRONG_STATE,
     NOT_WATCHABLE,
     COPY_OF_DATABASE,
+    LOST_PLACE,
 ];
 
 /// The server's own: somebody held a lock for longer than the session waits.

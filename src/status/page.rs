@@ -48,12 +48,7 @@ pub fn render(status: &Value) -> String {
         &status["schedules"],
         &["name", "spec", "time_zone", "status", "blocked", "next_fire_at", "last_fire_at", "last_decision"],
     );
-    table(
-        &mut page,
-        "Watches",
-        &status["watches"],
-        &["name", "table", "operations", "definition", "enabled"],
-    );
+    table(&mut page, "Watches", &status["watches"], &["name", "table", "operations", "definition", "status"]);
     table(&mut page, "Channels", &status["channels"], &["name", "definition", "enabled"]);
     table(&mut page, "Plugins", &status["plugins"], &["name", "version", "isolated"]);
     table(

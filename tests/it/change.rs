@@ -1,15 +1,15 @@
 //! Changes: watched tables, the log, and the router.
 
-use rowbeat::change::router::Router;
+use rowbeat::change::router::{PIECE, Router};
 use rowbeat::db::doorbell::Bell;
 use rowbeat::db::sqlstate;
 use rowbeat::service::{Loop, Pass};
 use serde_json::{Value, json};
 
-use crate::harness::{TestDb, server};
+use crate::harness::TestDb;
 
 fn router(db: &TestDb) -> Router {
-    Router { db: db.db(), bell: Bell::default(), poll: std::time::Duration::from_secs(1) }
+    Router { db: db.db(), bell: Bell::default(), poll: std::time::Duration::from_secs(1), piece: PIECE }
 }
 
 async fn route_all(router: &mut Router) {
@@ -166,15 +166,108 @@ async fn only_tables_can_be_watched() {
 }
 
 #[tokio::test]
-async fn a_removed_or_disabled_watch_leaves_inert_triggers_and_prune_drops_them() {
+async fn a_disabled_watch_leaves_inert_triggers() {
     let db = watched().await;
     db.run("update rowbeat.watch set enabled = false; insert into public.orders values (1)").await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.change").await, 0);
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.capture_trigger").await, 3);
     assert!(db.get::<bool>("select rowbeat.unwatch('add_effect_on_public.orders')").await);
     assert!(!db.get::<bool>("select rowbeat.unwatch('add_effect_on_public.orders')").await);
-    let triggers = "select count(*) from pg_trigger where tgname like 'rowbeat_capture_%'";
-    assert_eq!(db.get::<i64>(triggers).await, 3);
-    let pruned = server().rowbeat(&db.name).args(["watch", "prune"]).output().unwrap();
-    assert!(pruned.status.success(), "{pruned:?}");
-    assert_eq!(db.get::<i64>(triggers).await, 0);
+}
+
+#[tokio::test]
+async fn a_consumer_reads_its_tables_once_with_the_callers_transaction() {
+    let db = watched().await;
+    let role = format!("reader_{}", db.name);
+    db.run(&format!(
+        "create role {role} login; grant usage on schema rowbeat to {role};
+         create table public.other (id int primary key); select rowbeat.watch('public.other', 'add_effect');
+         select rowbeat.create_consumer('mirror', '{{public.orders}}', '{role}');"
+    ))
+    .await;
+    db.run("insert into public.orders select g from generate_series(1, 5) g; insert into public.other values (1)").await;
+    let consume = "select coalesce(array_agg((key ->> 'id')::bigint order by change), '{}') from rowbeat.consume('mirror', 2)";
+    db.run(&format!("set session authorization {role}")).await;
+    assert_eq!(db.refusal("select * from rowbeat.change").await.0, "42501");
+    assert_eq!(db.refusal("select * from rowbeat.consume('router')").await.0, "42501");
+    db.run("begin").await;
+    assert_eq!(db.get::<Vec<i64>>(consume).await, [1, 2]);
+    db.run("rollback").await;
+    assert_eq!(db.get::<Vec<i64>>(consume).await, [1, 2], "what is rolled back comes again");
+    assert_eq!(db.get::<Vec<i64>>(consume).await, [3, 4]);
+    assert_eq!(db.get::<Vec<i64>>(consume).await, [5]);
+    assert_eq!(db.get::<Vec<i64>>(consume).await, Vec::<i64>::new());
+    db.run("reset session authorization").await;
+    db.run("insert into public.orders values (6)").await;
+    db.run(&format!("set session authorization {role}; select rowbeat.rebase_consumer('mirror')")).await;
+    assert_eq!(db.get::<Vec<i64>>(consume).await, Vec::<i64>::new());
+    db.run(&format!("reset session authorization; select rowbeat.drop_consumer('mirror'); drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_too_slow_loses_its_place_and_is_told_so() {
+    let db = watched().await;
+    let mut router = router(&db);
+    db.run("select rowbeat.create_consumer('slow', '{public.orders}')").await;
+    db.run("insert into public.orders values (1)").await;
+    route_all(&mut router).await;
+    let prune = async |after: &str| {
+        db.run(&format!("set rowbeat.clock_offset = '{after}'")).await;
+        db.run("select rowbeat.prune()").await;
+        db.run("reset rowbeat.clock_offset").await;
+        db.get::<i64>("select count(*) from rowbeat.change").await
+    };
+    assert_eq!(prune("13 days").await, 1, "a slow consumer holds the log back");
+    assert!(!db.get::<bool>("select lost_at is not null from rowbeat.consumers where name = 'slow'").await);
+    db.run("insert into rowbeat.setting (name, value) values ('change_hold_days', '10')").await;
+    assert_eq!(prune("13 days").await, 0, "but not for ever");
+    let (code, message) = db.refusal("select * from rowbeat.consume('slow')").await;
+    assert_eq!(code, sqlstate::LOST_PLACE.code);
+    assert!(message.contains("consumer \"slow\" lost its place"), "{message}");
+    let health: String =
+        db.get("select detail from rowbeat.health where \"check\" = 'change log' and not ok").await;
+    assert!(health.contains("consumer slow lost its place"), "{health}");
+    db.run("select rowbeat.rebase_consumer('slow')").await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.consume('slow')").await, 0);
+    assert!(db.get::<bool>("select ok from rowbeat.health where \"check\" = 'change log'").await);
+}
+
+#[tokio::test]
+async fn what_every_consumer_has_read_is_kept_for_replays_and_then_forgotten() {
+    let db = watched().await;
+    db.run("insert into public.orders values (1)").await;
+    route_all(&mut router(&db)).await;
+    for (after, left) in [("2 days", 1_i64), ("4 days", 0)] {
+        db.run(&format!("set rowbeat.clock_offset = '{after}'; select rowbeat.prune()")).await;
+        assert_eq!(db.get::<i64>("select count(*) from rowbeat.change").await, left, "{after}");
+    }
+}
+
+#[tokio::test]
+async fn the_cost_of_a_look_does_not_grow_with_the_log_while_a_writer_is_open() {
+    let db = watched().await;
+    let open = db.session().await;
+    open.batch_execute("begin; insert into public.orders values (-1)").await.unwrap();
+    db.run("insert into public.orders select g from generate_series(1, 50000) g").await;
+    let mut router = router(&db);
+    route_all(&mut router).await;
+    db.run("analyze rowbeat.change").await;
+    let mut buffers = Vec::new();
+    for id in 100_000..100_012 {
+        db.run(&format!("insert into public.orders values ({id})")).await;
+        let before = touched(&db).await;
+        db.run("select rowbeat.route_changes()").await;
+        buffers.push(touched(&db).await - before);
+    }
+    buffers.sort_unstable();
+    assert!(buffers[6] < 1000, "blocks of the log that a look touches: {buffers:?}");
+    open.batch_execute("commit").await.unwrap();
+    route_all(&mut router).await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 50_013);
+}
+
+/// How many blocks of the log were looked at so far.
+async fn touched(db: &TestDb) -> i64 {
+    db.run("select pg_stat_force_next_flush()").await;
+    db.get("select sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint from pg_statio_user_tables where relname like 'change\\___'").await
 }

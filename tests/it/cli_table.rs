@@ -345,7 +345,11 @@ async fn a_watch_is_planned_added_listed_removed_and_pruned() {
 
     let name = "add_effect_on_public.effect";
     rowbeat(&db, &["watch", "remove", "nobody"]).refused(1, &["there is no watch nobody", "watch list"]);
+    // A table that somebody reads keeps its triggers.
+    let reader = db.session().await;
+    reader.batch_execute("begin; select from public.effect").await.unwrap();
     assert_eq!(rowbeat(&db, &["watch", "remove", name, "--json"]).json(), json!({ "removed": name }));
+    reader.batch_execute("rollback").await.unwrap();
     assert!(
         rowbeat(&db, &["watch", "prune", "--plan"])
             .ok()
