@@ -179,9 +179,10 @@ begin
 end $$;
 comment on function rowbeat.capture_statements(regclass, text[]) is 'The statements that install capture on a table, and which of them are still to be run.';
 
--- Promises: the capture triggers know what the watches want of a table by now. Called by: the watches' triggers, the pruner. Locks: its row.
+-- Promises: the capture triggers know what the watches want of a table by now. Runs as its owner: whoever writes a watch may not see all
+--   others. Called by: the watches' triggers, the pruner. Locks: its row.
 create or replace function rowbeat.refresh_capture(p_table regclass) returns void
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' as $$
 begin
     if not exists (select from pg_catalog.pg_class c where c.oid = p_table) then
         delete from rowbeat.capture c where c.table_name = p_table;

@@ -44,8 +44,10 @@ begin
         rowbeat.enqueue_many(jsonb) to %I', p_role);
     execute format('grant select, insert, update, delete on rowbeat.schedule to %I', p_role);
     -- Column by column: what the router evaluates as the daemon is not for plugins to write.
-    execute format('grant select, delete, insert (name, table_name, operations, definition, enabled),
-        update (name, table_name, operations, definition, enabled) on rowbeat.watch to %I', p_role);
+    execute format('grant select, delete, insert (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until,
+        time_zone, enabled), update (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until, time_zone,
+        enabled) on rowbeat.watch to %I', p_role);
+    execute format('grant select on rowbeat.capture_trigger, rowbeat.unneeded_trigger to %I', p_role);
     execute format('grant select, delete on rowbeat.own_task to %I', p_role);
     execute format('grant select on rowbeat.own_setting to %I', p_role);
 end $$;

@@ -225,7 +225,7 @@ async fn every_problem_that_only_the_database_knows_is_listed_at_once() {
             "[[task]] \"tally.count\": invalid input syntax",
             "tally.shaw",
             "line 27",
-            "\"Mars\" not recognized",
+            "`Mars` is unknown",
         ],
     );
     let folder = Folder::tally().edit(
