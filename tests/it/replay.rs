@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::cli::rowbeat;
-use crate::harness::TestDb;
 use crate::watch::{ids, payload, route_all, shop};
 
 #[tokio::test]
