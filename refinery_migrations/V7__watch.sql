@@ -5,7 +5,11 @@
 -- the latter 30,000 rows would cost a writer a tenth less, but every piece would have to sort what is left.
 -- Locks: exclusively, and shortly, watch, change and change_consumer; who writes to a watched table waits for that.
 
+drop trigger if exists fill_watch_defaults on rowbeat.watch;
+drop trigger if exists install_capture on rowbeat.watch;
+drop function if exists rowbeat.fill_watch_defaults();
 drop function if exists rowbeat.watch(regclass, text, text[], text);
+drop function if exists rowbeat.capture_statements(regclass, text[]);
 drop function if exists rowbeat.position_is_stale(rowbeat.change_consumer);
 
 alter table rowbeat.watch

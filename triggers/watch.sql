@@ -82,6 +82,3 @@ comment on function rowbeat.install_capture() is 'Lets the capture triggers foll
 create or replace trigger install_capture
     after insert or delete or update of table_name, operations, columns, exclude, enabled on rowbeat.watch
     for each row execute function rowbeat.install_capture();
-
-drop trigger if exists fill_watch_defaults on rowbeat.watch;
-drop function if exists rowbeat.fill_watch_defaults();

@@ -42,7 +42,7 @@ pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
         figures.extend([
             figure(TABLES[0].0, &plain),
             figure(TABLES[1].0, &noted).to("unwatched", &plain, None),
-            figure(TABLES[2].0, &watched).to("unwatched", &plain, Some(0.55)).to(
+            figure(TABLES[2].0, &watched).to("unwatched", &plain, (sessions > 1).then_some(0.55)).to(
                 "with a row trigger that notifies",
                 &noted,
                 (sessions > 1).then_some(2.0),

@@ -1,7 +1,7 @@
 -- The change log: how it is read, and how the router makes tasks of it. Capture is in triggers/, watches are in 19_watch.sql.
 
--- The oldest position from which a reader can go on: an idle one need not write its position at every look, but now and then: the older it
--- is, the longer its list of transactions that were in progress.
+-- An idle reader need not write its position at every look, but now and then: the older it is, the longer its list of transactions that were
+-- in progress.
 create or replace function rowbeat.position_is_old(p_read_at timestamptz) returns boolean
 language sql volatile as $$
     select p_read_at < (select rowbeat.now_()) - interval '1 minute'

@@ -21,7 +21,7 @@ pub(super) enum Arguments {
                       rowbeat watch add public.orders --definition mail --condition \"new.status = 'paid'\" --plan\n  \
                       rowbeat watch add public.table_change_alert --notify"
     )]
-    Add(Add),
+    Add(Box<Add>),
     /// Remove a watch, and its triggers where you may drop them.
     #[command(after_help = "Example:\n  rowbeat watch remove ship_on_public.orders")]
     Remove { name: String },
@@ -104,7 +104,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
     let db = context.db().await?;
     match arguments {
         Arguments::List => list(context, &db).await,
-        Arguments::Add(arguments) => add(context, &db, arguments).await,
+        Arguments::Add(arguments) => add(context, &db, *arguments).await,
         Arguments::Remove { name } => {
             let row = db.row("change.remove_watch", &[&name]).await?;
             if !row.is_some_and(|row| row.get(0)) {

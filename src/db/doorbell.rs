@@ -68,7 +68,7 @@ impl Topic {
     fn awake_poll(self) -> Option<Duration> {
         match self {
             Self::Task => Some(Duration::from_millis(1)),
-            Self::Change => Some(Duration::from_millis(10)),
+            Self::Change => Some(Duration::from_millis(4)),
             Self::Schedule | Self::Channel | Self::Definition | Self::Cancel | Self::Lost | Self::Time => {
                 None
             }
