@@ -14,9 +14,9 @@ const SESSIONS: u32 = 10;
 const BATCH: i16 = 100;
 
 const SCHEMA: &str = "create table public.effect (task_id bigint, i bigint, at timestamptz default clock_timestamp());
-    create function public.perform(payload jsonb) returns void language sql as $$
-        insert into public.effect (task_id, i) values (current_setting('rowbeat.task_id', true)::bigint, (payload ->> 'i')::bigint)
-    $$";
+    create function public.perform(payload jsonb) returns void language plpgsql as $$ begin
+        insert into public.effect (task_id, i) values (current_setting('rowbeat.task_id', true)::bigint, (payload ->> 'i')::bigint);
+    end $$";
 const COMMIT: &str = "insert into public.effect (task_id, i) values (1, 1);\n";
 
 pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {

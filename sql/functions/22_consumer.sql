@@ -43,7 +43,7 @@ comment on function rowbeat.refuse_stranger(text) is 'Refuses who may not use a 
 -- Promises: the next changes of the consumer's tables, at most so many, in order of writing within what became visible together. They are
 --   read with the caller's transaction: when it is rolled back they come again. No row: nothing now.
 -- Called by: consumers. Locks: the consumer's row, waiting for another session that reads with it.
--- SQLSTATEs: RB021 (it lost its place), 42501.
+-- SQLSTATEs: RB008 (it lost its place), 42501.
 create or replace function rowbeat.consume(p_consumer text, p_limit integer default 1000)
 returns table (change bigint, transaction xid8, "table" text, operation text, key jsonb, old jsonb, new jsonb, login_role text, actor text,
     origin text, at timestamptz, error text)
@@ -56,7 +56,7 @@ begin
     select * into v_piece from rowbeat.read_changes(p_consumer, p_limit, true);
     select c.lost_at into v_lost from rowbeat.change_consumer c where c.name = p_consumer;
     if v_lost is not null then
-        raise exception 'consumer "%" lost its place: the log was emptied at % before it had read it', p_consumer, v_lost using errcode = 'RB021',
+        raise exception 'consumer "%" lost its place: the log was emptied at % before it had read it', p_consumer, v_lost using errcode = 'RB008',
             hint = format('Copy the tables anew, after: select rowbeat.rebase_consumer(%L);', p_consumer);
     end if;
     return query

@@ -32,7 +32,7 @@ pub const COPY_OF_DATABASE: Refusal = Refusal { code: "RB007", meaning: "databas
 
 /// The consumer of the change log had not read what was emptied.
 pub const LOST_PLACE: Refusal =
-    Refusal { code: "RB021", meaning: "consumer lost its place in the change log" };
+    Refusal { code: "RB008", meaning: "consumer lost its place in the change log" };
 
 /// All refusals of the engine.
 pub const ALL: [Refusal; 8] = [

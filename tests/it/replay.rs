@@ -92,7 +92,7 @@ async fn a_confirmed_copy_begins_with_an_empty_log() {
     assert_eq!(copy.get::<i64>("select count(*) from rowbeat.change").await, 1);
     copy.run("select rowbeat.confirm_database()").await;
     assert_eq!(copy.get::<i64>("select count(*) from rowbeat.change").await, 0);
-    assert_eq!(copy.refusal("select * from rowbeat.consume('mirror')").await.0, "RB021");
+    assert_eq!(copy.refusal("select * from rowbeat.consume('mirror')").await.0, "RB008");
     copy.run("insert into public.orders values (2)").await;
     route_all(&copy).await;
     assert_eq!(ids(&copy, "all").await, [2]);
