@@ -138,9 +138,13 @@ comment on column rowbeat.change_group.actor is 'Who did the first of them.';
 comment on column rowbeat.change_group.at is 'When the first was written.';
 
 alter table rowbeat.change_consumer
+    add column since    timestamptz,
     add column tables   regclass[],
     add column role     text,
     add column lost_at  timestamptz;
+-- Nobody writes the log while this runs: what comes later is of later days.
+update rowbeat.change_consumer set since = now() where not exists (select from rowbeat.change);
+comment on column rowbeat.change_consumer.since is 'What is still to be read was not written before this time; null: nobody knows.';
 comment on column rowbeat.change_consumer.tables is 'The tables whose changes it reads; null: all.';
 comment on column rowbeat.change_consumer.role is 'Members of this role may consume; null: the router, nobody.';
 comment on column rowbeat.change_consumer.lost_at is 'When the log was emptied before it had read it; rowbeat.rebase_consumer begins anew.';

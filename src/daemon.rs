@@ -11,7 +11,7 @@ use sd_notify::NotifyState;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::change::router::{self, Router};
+use crate::change::router::Router;
 use crate::channel;
 use crate::config::Config;
 use crate::db::connect::Connector;
@@ -276,7 +276,7 @@ impl Daemon {
             },
             bell.clone(),
         );
-        let router = Router { db: db.clone(), bell: bell.clone(), poll, piece: router::PIECE };
+        let router = Router::new(db.clone(), bell.clone(), poll);
         taking.spawn_loop(Leased { node: node.clone(), work: router }, bell.clone());
         let scheduler = Scheduler::new(db.clone(), bell.clone(), poll);
         taking.spawn_loop(Leased { node: node.clone(), work: scheduler }, bell.clone());

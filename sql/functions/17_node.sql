@@ -32,7 +32,7 @@ language plpgsql volatile set search_path = '' as $$
 begin
     if not rowbeat.is_home() then
         truncate rowbeat.change, rowbeat.change_group, rowbeat.watch_failure;
-        update rowbeat.change_consumer c set position = pg_current_snapshot(), target = null, after_seq = 0, read_at = rowbeat.now_(),
+        update rowbeat.change_consumer c set position = pg_current_snapshot(), target = null, after_seq = 0, read_at = rowbeat.now_(), since = null,
             lost_at = case when c.name <> 'router' then rowbeat.now_() end;
     end if;
     insert into rowbeat.setting as s (name, value, changed_at) values ('database', rowbeat.fingerprint(), rowbeat.now_())

@@ -1,12 +1,48 @@
 -- The change log: how it is read, and how the router makes tasks of it. Capture is in triggers/, watches are in 19_watch.sql.
 
--- An idle reader need not write its position at every look, but now and then: the older it is, the longer its list of transactions that were
--- in progress.
-create or replace function rowbeat.position_is_old(p_read_at timestamptz) returns boolean
-language sql volatile as $$
-    select p_read_at < (select rowbeat.now_()) - interval '1 minute'
-$$;
-comment on function rowbeat.position_is_old(timestamptz) is 'Whether an idle reader should move its position forward.';
+-- Whether a slot of the log holds anything that became visible between a position, given by its parts, and p_target. Each slot has a statement of its
+-- own: one on the parent would lock and open all 32 of them, twenty times the cost.
+do $generate$
+begin
+    execute format($function$
+        create or replace function rowbeat.slot_has_changes(p_slot smallint, p_xmax xid8, p_old xid8[], p_target pg_snapshot) returns boolean
+        language plpgsql stable set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan as $body$
+        begin
+            case p_slot
+                %s
+            end case;
+        end $body$$function$, (
+        select string_agg(format($statement$when %s then return
+                    exists (select from rowbeat.change_%2$s c where c.xid >= p_xmax and pg_visible_in_snapshot(c.xid, p_target))
+                    or p_old <> '{}' and exists (select from rowbeat.change_%2$s c where c.xid = any (p_old) and pg_visible_in_snapshot(c.xid, p_target));$statement$,
+            s, to_char(s, 'FM00')), e'\n                ')
+        from generate_series(0, 31) s));
+end $generate$;
+comment on function rowbeat.slot_has_changes(smallint, xid8, xid8[], pg_snapshot) is 'Whether a slot of the change log holds something new.';
+
+-- Promises: false: nothing that became visible between the consumer's position and p_target is in the log. Looks only into the slots of days in
+--   which it may have been written.
+-- Called by: read_changes, which daemons do every few milliseconds while they are busy.
+create or replace function rowbeat.may_have_changes(p_reader rowbeat.change_consumer, p_target pg_snapshot) returns boolean
+language plpgsql stable set search_path = '' as $$
+declare
+    v_now   timestamptz := rowbeat.now_();
+    v_old   xid8[] := array(select pg_snapshot_xip(p_reader.position));
+    v_from  date := (least(p_reader.since, v_now) at time zone 'UTC')::date - 1;
+    v_days  integer := (greatest(p_reader.since, v_now) at time zone 'UTC')::date + 1 - v_from;
+begin
+    -- Until the position has moved twice nobody knows since when its transactions are under way.
+    if p_reader.since is null or v_days > 31 then
+        return true;
+    end if;
+    for i in 0..v_days loop
+        if rowbeat.slot_has_changes(rowbeat.slot_of(v_from + i), pg_snapshot_xmax(p_reader.position), v_old, p_target) then
+            return true;
+        end if;
+    end loop;
+    return false;
+end $$;
+comment on function rowbeat.may_have_changes(rowbeat.change_consumer, pg_snapshot) is 'Whether there may be something new for a consumer of the change log.';
 
 -- Promises: the next piece of what became visible since the consumer's position, in order of writing; with p_move the position is
 --   moved in the same transaction. complete: there was no more when it was read. Nothing (null) when another session has the consumer.
@@ -35,18 +71,23 @@ begin
     v_old := array(select pg_snapshot_xip(v_reader.position));
     if v_reader.target is null then
         v_reader.target := pg_current_snapshot();
-        select coalesce(array_agg(d.seq order by d.seq), '{}'), coalesce(array_agg(distinct d.slot), '{}') into seqs, slots
-        from (
-            (select c.seq, c.slot from rowbeat.change c
-             where c.xid >= pg_snapshot_xmax(v_reader.position) and pg_visible_in_snapshot(c.xid, v_reader.target)
-                and (v_reader.tables is null or c.table_name = any (v_reader.tables))
-             order by c.xid, c.seq limit p_limit + 1)
-            union all
-            (select c.seq, c.slot from rowbeat.change c
-             where c.xid = any (v_old) and pg_visible_in_snapshot(c.xid, v_reader.target)
-                and (v_reader.tables is null or c.table_name = any (v_reader.tables))
-             limit p_limit + 1)
-        ) d;
+        if not rowbeat.may_have_changes(v_reader, v_reader.target) then
+            seqs := '{}';
+            slots := '{}';
+        else
+            select coalesce(array_agg(d.seq order by d.seq), '{}'), coalesce(array_agg(distinct d.slot), '{}') into seqs, slots
+            from (
+                (select c.seq, c.slot from rowbeat.change c
+                 where c.xid >= pg_snapshot_xmax(v_reader.position) and pg_visible_in_snapshot(c.xid, v_reader.target)
+                    and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                 order by c.xid, c.seq limit p_limit + 1)
+                union all
+                (select c.seq, c.slot from rowbeat.change c
+                 where c.xid = any (v_old) and pg_visible_in_snapshot(c.xid, v_reader.target)
+                    and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                 limit p_limit + 1)
+            ) d;
+        end if;
         v_more := cardinality(seqs) > p_limit;
         if v_more then
             select min(c.seq) - 1 into v_reader.after_seq from rowbeat.change c
@@ -69,8 +110,15 @@ begin
     complete := not v_more;
     if v_more then
         update rowbeat.change_consumer c set target = v_reader.target, after_seq = seqs[p_limit], read_at = rowbeat.now_() where c.name = p_consumer;
-    elsif seqs <> '{}' or v_reader.after_seq > 0 or rowbeat.position_is_old(v_reader.read_at) then
-        update rowbeat.change_consumer c set position = v_reader.target, target = null, after_seq = 0, read_at = rowbeat.now_() where c.name = p_consumer;
+    elsif seqs <> '{}' or v_reader.after_seq > 0 or v_reader.read_at < rowbeat.now_() - interval '1 minute' then
+        -- An idle reader writes its position now and then: the older it is, the longer its list of transactions that were in progress.
+        -- Whoever is under way in the new position and was not yet in the old one has written since that one was taken.
+        update rowbeat.change_consumer c
+        set position = v_reader.target, target = null, after_seq = 0, read_at = rowbeat.now_(),
+            since = case when v_reader.after_seq = 0
+                and not exists (select from pg_snapshot_xip(v_reader.target) x where x < pg_snapshot_xmax(v_reader.position))
+                then v_reader.read_at else v_reader.since end
+        where c.name = p_consumer;
     end if;
 end $$;
 comment on function rowbeat.read_changes(text, integer, boolean) is 'The next changes of a consumer, whose position moves behind them.';
@@ -90,18 +138,23 @@ begin
     if v_piece.seqs is null then
         return 0;
     end if;
-    for v_watch in
-        select w.* from rowbeat.watch w
-        where w.enabled and v_piece.seqs <> '{}' and w.table_name in (
-            select c.table_name from rowbeat.change c where c.seq = any (v_piece.seqs) and c.slot = any (v_piece.slots))
-        order by w.name
-    loop
-        perform rowbeat.route_to_watch(v_watch, v_piece.seqs, v_piece.slots, v_watch.created_at, false);
-    end loop;
+    -- Not planned at all where there is nothing to do, as a rule.
+    if v_piece.seqs <> '{}' then
+        for v_watch in
+            select w.* from rowbeat.watch w
+            where w.enabled and w.table_name in (
+                select c.table_name from rowbeat.change c where c.seq = any (v_piece.seqs) and c.slot = any (v_piece.slots))
+            order by w.name
+        loop
+            perform rowbeat.route_to_watch(v_watch, v_piece.seqs, v_piece.slots, v_watch.created_at, false);
+        end loop;
+    end if;
     if v_piece.complete then
-        perform rowbeat.enqueue_groups(null);
+        if exists (select from rowbeat.change_group) then
+            perform rowbeat.enqueue_groups(null);
+        end if;
         if v_piece.seqs = '{}' then
-            return rowbeat.retry_failures(null, 100, true);
+            return case when exists (select from rowbeat.watch_failure) then rowbeat.retry_failures(null, 100, true) else 0 end;
         end if;
     end if;
     return cardinality(v_piece.seqs);

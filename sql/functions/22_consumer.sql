@@ -73,7 +73,7 @@ language plpgsql volatile security definer set search_path = '' as $$
 begin
     perform rowbeat.refuse_stranger(p_consumer);
     update rowbeat.change_consumer c
-    set position = pg_current_snapshot(), target = null, after_seq = 0, read_at = rowbeat.now_(), lost_at = null
+    set position = pg_current_snapshot(), target = null, after_seq = 0, read_at = rowbeat.now_(), since = null, lost_at = null
     where c.name = p_consumer;
 end $$;
 comment on function rowbeat.rebase_consumer(text) is 'Lets a consumer begin anew, from now on.';

@@ -11,18 +11,26 @@ use crate::service::{Loop, Pass};
 pub const PIECE: i32 = 1000;
 /// A piece that takes longer than this is followed by a smaller one.
 const SLOW: Duration = Duration::from_secs(3);
+/// So long after a change others are expected.
+const CHANGING: Duration = Duration::from_secs(5);
 
 /// Reads the change log.
 pub struct Router {
-    /// The database.
-    pub db: Db,
-    /// Rung for the tasks it makes.
-    pub bell: Bell,
-    /// The longest pause between two looks.
-    pub poll: Duration,
+    db: Db,
+    bell: Bell,
+    poll: Duration,
     /// How many changes it routes at once: fewer when they are large or their watches slow, for a piece must fit into a
     /// statement's time.
-    pub piece: i32,
+    piece: i32,
+    /// When it found changes last.
+    found_at: Option<Instant>,
+}
+
+impl Router {
+    /// Rings `bell` for the tasks it makes; `poll` is the longest pause between two looks.
+    pub fn new(db: Db, bell: Bell, poll: Duration) -> Self {
+        Self { db, bell, poll, piece: PIECE, found_at: None }
+    }
 }
 
 impl Loop for Router {
@@ -38,6 +46,10 @@ impl Loop for Router {
             _ => (self.piece / 8).max(1),
         };
         let read: i32 = routed?.map_or(0, |row| row.get(0));
+        if read > 0 {
+            self.found_at = Some(Instant::now());
+        }
+        self.bell.set_changing(self.found_at.is_some_and(|at| at.elapsed() < CHANGING));
         if read == 0 {
             return Ok(Pass::Idle(self.poll.mul_f32(0.9 + fastrand::f32() / 5.0)));
         }

@@ -65,10 +65,10 @@ const TOPICS: [(&str, Topic); 6] = [
 
 impl Topic {
     /// How often an awake daemon looks by itself; `None` for topics that are always announced.
-    fn awake_poll(self) -> Option<Duration> {
+    fn awake_poll(self, changing: bool) -> Option<Duration> {
         match self {
             Self::Task => Some(Duration::from_millis(1)),
-            Self::Change => Some(Duration::from_millis(4)),
+            Self::Change => Some(Duration::from_millis(if changing { 4 } else { 16 })),
             Self::Schedule | Self::Channel | Self::Definition | Self::Cancel | Self::Lost | Self::Time => {
                 None
             }
@@ -85,6 +85,7 @@ pub struct Bell {
 struct Inner {
     heat: Mutex<(Instant, f64)>,
     full: AtomicBool,
+    changing: AtomicBool,
     state: AtomicU8,
     listening: AtomicBool,
     topics: [Notify; 8],
@@ -98,6 +99,7 @@ impl Default for Bell {
             inner: Arc::new(Inner {
                 heat: Mutex::new((Instant::now(), 0.0)),
                 full: AtomicBool::new(false),
+                changing: AtomicBool::new(false),
                 state: AtomicU8::new(DEAF),
                 listening: AtomicBool::new(false),
                 topics: Default::default(),
@@ -111,7 +113,10 @@ impl Default for Bell {
 impl Bell {
     /// Waits for a wake-up about `topic`, or until it is time to look anyway. One waiter a topic.
     pub async fn wait(&self, topic: Topic, longest: Duration) {
-        let longest = match (self.inner.state.load(Ordering::SeqCst), topic.awake_poll()) {
+        let longest = match (
+            self.inner.state.load(Ordering::SeqCst),
+            topic.awake_poll(self.inner.changing.load(Ordering::Relaxed)),
+        ) {
             (AWAKE, Some(poll)) => longest.min(poll),
             (DEAF, _) if !matches!(topic, Topic::Time | Topic::Lost) => {
                 longest.min(Duration::from_millis(500))
@@ -191,6 +196,11 @@ impl Bell {
         if self.inner.full.swap(full, Ordering::SeqCst) != full {
             self.rise();
         }
+    }
+
+    /// Whether changes come in these seconds: then it is worth while to look for them more often.
+    pub fn set_changing(&self, changing: bool) {
+        self.inner.changing.store(changing, Ordering::Relaxed);
     }
 
     /// How much was found lately, with what is found now.

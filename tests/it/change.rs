@@ -1,6 +1,6 @@
 //! Changes: watched tables, the log, and the router.
 
-use rowbeat::change::router::{PIECE, Router};
+use rowbeat::change::router::Router;
 use rowbeat::db::doorbell::Bell;
 use rowbeat::db::sqlstate;
 use rowbeat::service::{Loop, Pass};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::TestDb;
 
 fn router(db: &TestDb) -> Router {
-    Router { db: db.db(), bell: Bell::default(), poll: std::time::Duration::from_secs(1), piece: PIECE }
+    Router::new(db.db(), Bell::default(), std::time::Duration::from_secs(1))
 }
 
 async fn route_all(router: &mut Router) {

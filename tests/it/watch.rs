@@ -1,6 +1,6 @@
 //! Watches: what concerns them, how it becomes tasks, what happens when they cannot, and tables that change under them.
 
-use rowbeat::change::router::{PIECE, Router};
+use rowbeat::change::router::Router;
 use rowbeat::db::doorbell::Bell;
 use rowbeat::service::{Loop, Pass};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::harness::TestDb;
 
 pub(crate) async fn route_all(db: &TestDb) {
     let poll = std::time::Duration::from_secs(1);
-    let mut router = Router { db: db.db(), bell: Bell::default(), poll, piece: PIECE };
+    let mut router = Router::new(db.db(), Bell::default(), poll);
     while let Pass::Worked(_) = router.run_once().await.unwrap() {}
 }
 
