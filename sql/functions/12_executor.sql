@@ -113,7 +113,7 @@ begin
             returning t.*
         )%2$s
         select case when done.id is null then rowbeat.refuse_stale($1, $2) end, case when done.slots then rowbeat.release_slots($1) end,
-            case when done.serial_key is not null then rowbeat.release_serial($1, done.serial_key) end
+            case when done.serial_key is not null then rowbeat.release_serial($1, done.serial_key) end, pg_advisory_unlock_all()
         from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after);
 exception when sqlstate 'RB002' or sqlstate 'RB005' then
     return null;

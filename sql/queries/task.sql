@@ -23,7 +23,7 @@ select c.id from rowbeat.complete_tasks($1, $2, $3, $4) c (id)
 
 -- name: perform_sql_batch
 -- $1 ids · $2 attempts · $3 node. The ids it left out.
-select b.id from rowbeat.perform_sql_batch($1, $2, $3) b (id)
+select coalesce(array_agg(b.id), '{}') as left_out, pg_advisory_unlock_all() from rowbeat.perform_sql_batch($1, $2, $3) b (id)
 
 -- name: still_held
 -- Which of these attempts still hold their claim. $1 ids · $2 attempts · $3 nodes
@@ -36,7 +36,7 @@ select rowbeat.end_attempt($1, $2, $3, $4, $5, $6, $7::bigint * interval '1 mill
 
 -- name: perform_sql
 -- $1 id · $2 attempt · $3 node
-select rowbeat.perform_sql($1, $2, $3)
+select rowbeat.perform_sql($1, $2, $3), pg_advisory_unlock_all()
 
 -- name: plan
 -- $1 id · $2 attempt · $3 node

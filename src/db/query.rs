@@ -21,10 +21,12 @@ static QUERIES: LazyLock<HashMap<String, &'static str>> = LazyLock::new(read_que
 /// What a pooled session of the daemon's own loops is set to. The client's deadline is a little later.
 pub const SESSION_SETUP: &str = "set statement_timeout = '25s'; set lock_timeout = '10s'; \
      set idle_in_transaction_session_timeout = '60s'; set application_name = 'rowbeat'";
-/// Takes back what a function may have left behind in a session.
-pub const CLEAN: &str = "close all; set session authorization default; reset all; unlisten *; \
-     select pg_advisory_unlock_all(); discard temp; discard sequences";
-static CLEAN_SESSION: LazyLock<String> = LazyLock::new(|| format!("{CLEAN}; {SESSION_SETUP}"));
+/// Takes back what a function may have left behind in a session, but for session locks.
+pub const CLEAN: &str =
+    "close all; set session authorization default; reset all; unlisten *; discard temp; discard sequences";
+/// Gives its session locks back.
+pub const UNLOCK: &str = "select pg_advisory_unlock_all()";
+static CLEAN_SESSION: LazyLock<String> = LazyLock::new(|| format!("{CLEAN}; {UNLOCK}; {SESSION_SETUP}"));
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a statement gave no answer.

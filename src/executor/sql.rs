@@ -141,7 +141,7 @@ impl SqlExecutor {
             .inspect_err(
                 |error| tracing::debug!(%error, tasks = tasks.len(), "shared transaction rolled back"),
             )
-            .map(|rows| rows.iter().map(|row| row.get("id")).collect())
+            .map(|rows| rows.first().map(|row| row.get("left_out")).unwrap_or_default())
             .ok()
     }
 
@@ -218,6 +218,9 @@ async fn transaction(
     let (performed, cleaned) =
         futures_util::future::join(session.query(&statement, &parameters), session.batch_execute(&clean))
             .await;
+    // The statements give session locks back themselves, in their last column, which is cheaper. One that failed did not.
+    let cleaned =
+        if performed.is_err() { cleaned.and(session.batch_execute(query::UNLOCK).await) } else { cleaned };
     (performed.map_err(DbError::from), cleaned.is_ok())
 }
 

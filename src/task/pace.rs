@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Claimed ahead is what the slots work off in this time, and no more than so many.
-const AHEAD: Duration = Duration::from_millis(40);
+const AHEAD: Duration = Duration::from_millis(20);
+/// Of tasks that take less than a twentieth of this on average it is this: what a claim costs is shared by more of them.
+const FAR_AHEAD: Duration = Duration::from_millis(100);
 const MOST_AHEAD: u64 = 990;
 /// A task that was claimed ahead and did not begin in this time is given back.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,8 +62,10 @@ impl Pace {
 
     /// How many tasks to claim ahead for so many slots.
     pub fn ahead(&self, slots: usize) -> usize {
-        let ahead = u64::try_from(AHEAD.as_micros()).unwrap_or(0).saturating_mul(slots as u64);
         let micros = self.micros.load(Ordering::Relaxed);
+        let far = Duration::from_micros(micros) * 20 < FAR_AHEAD;
+        let ahead = if far { FAR_AHEAD } else { AHEAD };
+        let ahead = u64::try_from(ahead.as_micros()).unwrap_or(0).saturating_mul(slots as u64);
         usize::try_from(ahead.checked_div(micros).unwrap_or(0).min(MOST_AHEAD)).unwrap_or(0)
     }
 
@@ -108,7 +112,7 @@ mod tests {
         pace.note(Duration::from_millis(500), 1);
         assert_eq!(pace.ahead(10), 0);
         (0..100).for_each(|_| pace.note(Duration::from_millis(20), 1));
-        assert!((15..=20).contains(&pace.ahead(10)), "{}", pace.ahead(10));
+        assert!((5..=10).contains(&pace.ahead(10)), "{}", pace.ahead(10));
         (0..200).for_each(|_| pace.note(Duration::from_micros(30), 1));
         assert_eq!(pace.ahead(10), 990);
     }
