@@ -24,7 +24,8 @@ pub const SESSION_SETUP: &str = "set statement_timeout = '25s'; set lock_timeout
 /// Takes back what a function may have left behind in a session.
 pub const CLEAN: &str = "close all; set session authorization default; reset all; unlisten *; \
      select pg_advisory_unlock_all(); discard temp; discard sequences";
-static CLEAN_SESSION: LazyLock<String> = LazyLock::new(|| format!("{CLEAN}; {SESSION_SETUP}"));
+/// The same, and back to what a pooled session is set to.
+pub(crate) static CLEAN_SESSION: LazyLock<String> = LazyLock::new(|| format!("{CLEAN}; {SESSION_SETUP}"));
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a statement gave no answer.
