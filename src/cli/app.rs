@@ -43,9 +43,10 @@ pub(super) async fn run(context: Context, arguments: Arguments) -> Result<(), Fa
     }
     let mut root = Command::new("rowbeat app").bin_name("rowbeat app").disable_help_subcommand(true);
     for plugin in all.iter().map(|one| &one.plugin) {
-        if root.find_subcommand(plugin).is_none() {
+        let kebab = plugin.replace('_', "-");
+        if root.find_subcommand(&kebab).is_none() {
             let of = all.iter().filter(|one| one.plugin == *plugin);
-            let group = Command::new(plugin.clone()).alias(plugin.replace('_', "-"));
+            let group = Command::new(kebab);
             root = root.subcommand(
                 of.fold(group, |group, one| group.subcommand(clap_command(&one.command)))
                     .subcommand_required(true)
@@ -61,7 +62,7 @@ pub(super) async fn run(context: Context, arguments: Arguments) -> Result<(), Fa
     };
     let Some((plugin, inner)) = matches.subcommand() else { return list(&context, &all) };
     let Some((name, given)) = inner.subcommand() else { return list(&context, &all) };
-    let found = all.iter().find(|one| one.plugin == plugin && one.command.name == name);
+    let found = all.iter().find(|one| one.plugin.replace('_', "-") == plugin && one.command.name == name);
     let Some(found) = found else { return list(&context, &all) };
     perform(&context, found, given).await
 }
@@ -134,9 +135,12 @@ fn clap_command(declared: &manifest::Command) -> Command {
         let help = "Enqueue it as a task and print its id, instead of running it now";
         command = command.arg(Arg::new("async").long("async").action(ArgAction::SetTrue).help(help));
     }
+    // What is asked for may be missing; of positions that follow it, too, as far as clap is concerned.
+    let mut asked = false;
     for field in &declared.arguments {
-        let id = field.name.clone();
-        let mut arg = Arg::new(id.clone()).help(help(field)).value_name(field.name.to_uppercase());
+        let excused = field.prompt.is_some() || (asked && field.positional);
+        asked |= field.prompt.is_some() && field.positional;
+        let mut arg = Arg::new(field.name.clone()).help(help(field)).value_name(field.name.to_uppercase());
         if !field.positional {
             arg = arg.long(field.name.replace('_', "-"));
         }
@@ -148,7 +152,7 @@ fn clap_command(declared: &manifest::Command) -> Command {
         } else {
             arg = arg.allow_hyphen_values(field.kind == "integer" || field.kind == "numeric");
         }
-        command = command.arg(arg.required(field.required && field.prompt.is_none()));
+        command = command.arg(arg.required(field.required && !excused));
     }
     command
 }

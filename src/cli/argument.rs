@@ -45,7 +45,9 @@ fn ask(prompt: &str, secret: bool) -> Result<Option<String>, Failure> {
         let _ = tcsetattr(&input, SetArg::TCSAFLUSH, before);
         let _ = writeln!(std::io::stderr());
     }
-    read?;
+    if read? == 0 {
+        let _ = writeln!(std::io::stderr());
+    }
     let line = line.trim_end_matches(['\n', '\r']);
     Ok(Some(line.to_owned()).filter(|line| !line.is_empty()))
 }

@@ -33,9 +33,7 @@ impl Answer {
 
     /// All values of a header.
     pub(crate) fn header(&self, name: &str) -> Vec<&str> {
-        let named = |line: &&str| {
-            line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
-        };
+        let named = |line: &&str| line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name));
         self.head.lines().filter(named).map(|line| line.split_once(':').unwrap().1.trim()).collect()
     }
 }
@@ -64,7 +62,8 @@ impl Site {
 
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
         let mut stream = tokio::net::TcpStream::connect(&self.address).await.unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|header| header.starts_with("Host:")) {
             head.push_str("Host: localhost\r\n");
         }
@@ -110,7 +109,9 @@ impl Site {
 async fn a_request_reaches_its_function_with_typed_input_and_comes_back_as_json() {
     let db = TestDb::new().await;
     let site = Site::with_desk(&db, "").await;
-    let made = site.post("/api/desk/notes", &json!({ "text": "milk", "tags": ["a", "b"], "stars": 3, "more": 1 })).await;
+    let made = site
+        .post("/api/desk/notes", &json!({ "text": "milk", "tags": ["a", "b"], "stars": 3, "more": 1 }))
+        .await;
     assert_eq!((made.status, made.json()), (201, json!({ "id": 1 })));
     assert_eq!(made.header("content-type"), ["application/json"]);
     let shown = site.get("/api/desk/notes/1?note=x%20y&from=2026-02-01&flag=on&many=1&many=2&note=z").await;
@@ -122,8 +123,16 @@ async fn a_request_reaches_its_function_with_typed_input_and_comes_back_as_json(
         json!({ "method": "GET", "path": "/api/desk/notes/1", "actor": "operator", "cookies": {},
                 "input": { "id": 1, "note": "z", "from": "2026-02-01", "flag": true, "many": [1, 2], "limit": 10 } })
     );
-    assert_eq!(site.get("/api/desk/notes/latest").await.json(), json!("the latest"), "a literal part counts more");
-    assert_eq!(site.get("/api/desk/notes/latest/").await.status, 200, "a slash at the end makes no difference");
+    assert_eq!(
+        site.get("/api/desk/notes/latest").await.json(),
+        json!("the latest"),
+        "a literal part counts more"
+    );
+    assert_eq!(
+        site.get("/api/desk/notes/latest/").await.status,
+        200,
+        "a slash at the end makes no difference"
+    );
     let head = site.ask("HEAD", "/api/desk/notes/1", &[], b"").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     let cookies = site.ask("GET", "/api/desk/notes/1", &["Cookie: theme=dark; session=secret"], b"").await;
@@ -164,7 +173,11 @@ async fn what_is_not_there_not_taken_or_too_long_has_its_own_status() {
     assert_eq!(site.ask("POST", "/status", &[], b"").await.status, 405, "as before");
     let form = ["Content-Type: application/x-www-form-urlencoded"];
     assert_eq!(site.ask("POST", "/api/desk/notes", &form, b"text=milk").await.status, 415);
-    assert_eq!(site.ask("POST", "/api/desk/raise?state=RP400", &form, b"x=1").await.status, 415, "it takes no body");
+    assert_eq!(
+        site.ask("POST", "/api/desk/raise?state=RP400", &form, b"x=1").await.status,
+        415,
+        "it takes no body"
+    );
     let long = json!({ "text": "x".repeat(3000) });
     let refused = site.post("/api/desk/notes", &long).await;
     assert_eq!(refused.status, 413, "{refused:?}");
@@ -215,7 +228,10 @@ async fn answers_are_pages_csv_redirects_and_cookies_too() {
     db.run("insert into desk.note (text) values ('<b>bold</b>'), ('one, two')").await;
     let page = site.get("/desk/").await;
     assert_eq!((page.status, page.header("content-type")), (200, vec!["text/html; charset=utf-8"]));
-    assert!(page.body.contains("&lt;b&gt;bold") && !page.body.contains("<b>"), "values are escaped: {page:?}");
+    assert!(
+        page.body.contains("&lt;b&gt;bold") && !page.body.contains("<b>"),
+        "values are escaped: {page:?}"
+    );
     assert_eq!(page.header("x-content-type-options"), ["nosniff"]);
     let csv = site.get("/api/desk/export").await;
     assert_eq!(csv.body, "id,text\r\n1,<b>bold</b>\r\n2,\"one, two\"\r\n");
@@ -245,7 +261,9 @@ async fn what_a_function_raises_becomes_a_status_and_gives_nothing_away() {
         assert_eq!(raised.status, status, "{state}: {raised:?}");
         assert!(raised.json()["error"].as_str().unwrap().starts_with(says), "{state}: {raised:?}");
     }
-    let raised = site.ask("POST", "/api/desk/raise?state=RP400&detail=%7B%22mode%22%3A%22Invalid%20mode%22%7D", &[], b"").await;
+    let raised = site
+        .ask("POST", "/api/desk/raise?state=RP400&detail=%7B%22mode%22%3A%22Invalid%20mode%22%7D", &[], b"")
+        .await;
     assert_eq!((raised.status, raised.json()), (400, json!({ "mode": "Invalid mode" })));
     let stars = site.post("/api/desk/notes", &json!({ "text": "six", "stars": 5 })).await;
     assert_eq!((stars.status, stars.json()), (400, json!({ "error": "note_has_four_stars is not kept" })));
@@ -278,9 +296,11 @@ async fn a_running_daemon_serves_what_is_installed_upgraded_and_removed() {
     site.until("GET", "/desk/", 404).await;
     desk().install(&db).ok();
     site.until("GET", "/desk/", 200).await;
-    let newer = desk()
-        .edit("plugin.toml", "version = \"1.0.0\"", "version = \"1.1.0\"")
-        .edit("plugin.toml", "path = \"/desk/\"", "path = \"/counter/\"");
+    let newer = desk().edit("plugin.toml", "version = \"1.0.0\"", "version = \"1.1.0\"").edit(
+        "plugin.toml",
+        "path = \"/desk/\"",
+        "path = \"/counter/\"",
+    );
     newer.run(&db, "upgrade", &[]).ok();
     site.until("GET", "/counter/", 200).await;
     site.until("GET", "/desk/", 404).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::rowbeat;
 use crate::endpoint::{Site, desk};
-use crate::harness::{PATIENCE, TestDb};
+use crate::harness::{PATIENCE, TestDb, server};
 
 fn create(db: &TestDb, arguments: &[&str]) -> String {
     let line = [&["token", "create"], arguments].concat();
@@ -19,15 +19,18 @@ fn create(db: &TestDb, arguments: &[&str]) -> String {
 async fn tokens_open_what_they_say_until_they_expire_or_are_revoked() {
     let db = TestDb::new().await;
     let site = Site::with_desk(&db, "").await;
-    assert_eq!(site.get("/desk/").await.status, 200, "without any token everybody on the loopback is the operator");
+    assert_eq!(
+        site.get("/desk/").await.status,
+        200,
+        "without any token everybody on the loopback is the operator"
+    );
     let refused = rowbeat(&db, &["token", "create", "x", "--endpoint", "GET /nowhere"]);
     refused.refused(1, &["GET /nowhere"]);
     let operator = create(&db, &["alice", "--operator"]);
     let plugin = create(&db, &["till", "--plugin", "desk"]);
     let endpoint = create(&db, &["scale", "--endpoint", "GET /api/desk/export", "--expires", "90d"]);
-    let status = async |method: &str, path: &str, header: &str| {
-        site.ask(method, path, &[header], b"").await.status
-    };
+    let status =
+        async |method: &str, path: &str, header: &str| site.ask(method, path, &[header], b"").await.status;
     for path in ["/desk/", "/api/desk/export"] {
         let asked = site.get(path).await;
         assert_eq!(asked.status, 401, "from the first token on: {asked:?}");
@@ -35,7 +38,11 @@ async fn tokens_open_what_they_say_until_they_expire_or_are_revoked() {
     }
     let wrong = site.ask("GET", "/desk/", &["Authorization: Bearer rbt_x"], b"").await;
     assert_eq!((wrong.status, wrong.header("www-authenticate")[0].contains("invalid_token")), (401, true));
-    assert_eq!(status("GET", "/api/desk/notes/latest", "Authorization: Bearer rbt_x").await, 200, "auth is none");
+    assert_eq!(
+        status("GET", "/api/desk/notes/latest", "Authorization: Bearer rbt_x").await,
+        200,
+        "auth is none"
+    );
     for (header, own, listed, upload) in
         [(&operator, 200, 200, 200), (&plugin, 403, 200, 200), (&endpoint, 403, 200, 403)]
     {
@@ -48,7 +55,11 @@ async fn tokens_open_what_they_say_until_they_expire_or_are_revoked() {
     let basic = format!("Authorization: Basic {}", base64(&format!("me:{}", &operator[22..])));
     assert_eq!(status("GET", "/desk/", &basic).await, 200, "a browser shows it as a password");
     db.until("(select last_used_at from rowbeat.token where name = 'alice') is not null").await;
-    assert_eq!(db.get::<i64>("select count(*) from rowbeat.token where digest = sha256(convert_to('x', 'UTF8'))").await, 0);
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.token where digest = sha256(convert_to('x', 'UTF8'))")
+            .await,
+        0
+    );
     let kept: String = db.get("select string_agg(t::text, ' ') from rowbeat.token t").await;
     assert!(!kept.contains(&operator[26..]), "the secret is kept nowhere");
     db.run("update rowbeat.token set expires_at = now() - interval '1 second' where name = 'scale'").await;
@@ -82,9 +93,8 @@ fn base64(text: &str) -> String {
 async fn pages_of_others_and_names_of_others_get_nowhere() {
     let db = TestDb::new().await;
     let site = Site::with_desk(&db, "hosts = [\"ops.example.com\"]").await;
-    let status = async |method: &str, path: &str, headers: &[&str]| {
-        site.ask(method, path, headers, b"").await.status
-    };
+    let status =
+        async |method: &str, path: &str, headers: &[&str]| site.ask(method, path, headers, b"").await.status;
     let echo = "/api/desk/echo";
     assert_eq!(status("POST", echo, &["Host: rebound.example.net"]).await, 403);
     assert_eq!(status("GET", "/api/desk/notes/latest", &["Host: rebound.example.net"]).await, 403);
@@ -94,8 +104,16 @@ async fn pages_of_others_and_names_of_others_get_nowhere() {
     assert_eq!(status("POST", echo, &["Origin: null"]).await, 403);
     assert_eq!(status("POST", echo, &["Origin: http://localhost"]).await, 200);
     assert_eq!(status("POST", echo, &["Sec-Fetch-Site: cross-site"]).await, 403);
-    assert_eq!(status("GET", "/api/desk/notes/latest", &["Origin: https://evil.example"]).await, 200, "it changes nothing");
-    assert_eq!(status("GET", "/desk/", &["Host: ops.example.com"]).await, 401, "who came by a proxy is not the operator");
+    assert_eq!(
+        status("GET", "/api/desk/notes/latest", &["Origin: https://evil.example"]).await,
+        200,
+        "it changes nothing"
+    );
+    assert_eq!(
+        status("GET", "/desk/", &["Host: ops.example.com"]).await,
+        401,
+        "who came by a proxy is not the operator"
+    );
     assert_eq!(status("GET", "/desk/", &["X-Forwarded-For: 192.0.2.1"]).await, 401);
     assert_eq!(status("GET", "/status", &["Host: rebound.example.net"]).await, 200, "as before");
 }
@@ -108,7 +126,7 @@ async fn the_endpoints_are_described_as_openapi() {
     assert_eq!(document["openapi"], "3.1.0");
     assert!(document["info"]["title"].is_string() && document["info"]["version"].is_string());
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 11, "{document:#}");
+    assert_eq!(paths.len(), 13, "{document:#}");
     let mut ids = std::collections::BTreeSet::new();
     for (path, item) in paths {
         assert!(path.starts_with('/'));
@@ -136,7 +154,10 @@ async fn the_endpoints_are_described_as_openapi() {
     let add = &paths["/api/desk/notes"]["post"]["requestBody"];
     let schema = &add["content"]["application/json"]["schema"];
     assert_eq!(schema["required"], json!(["text"]));
-    assert_eq!(schema["properties"]["stars"], json!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": 5 }));
+    assert_eq!(
+        schema["properties"]["stars"],
+        json!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": 5 })
+    );
     assert_eq!(schema["properties"]["tags"], json!({ "type": "array", "items": { "type": "string" } }));
     assert!(paths["/api/desk/upload"]["post"]["requestBody"]["content"]["multipart/form-data"].is_object());
     let limit = paths["/api/desk/notes/{id}"]["get"]["parameters"].as_array().unwrap().last().unwrap();
@@ -189,8 +210,11 @@ async fn operators_see_triggers_and_health() {
         assert_eq!(site.get(path).await.status, 401, "{path}");
         assert_eq!(site.ask("GET", path, &[&till], b"").await.status, 200, "{path}");
     }
-    db.run(&format!("alter database {} allow_connections false", db.name)).await;
-    db.run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()").await;
+    let away = format!(
+        "alter database {0} allow_connections false; select pg_terminate_backend(pid) from pg_stat_activity where datname = '{0}'",
+        db.name
+    );
+    assert!(server().psql("postgres").args(["-c", &away]).status().unwrap().success());
     let begun = Instant::now();
     loop {
         let health = site.get("/api/system_health/").await;
@@ -231,7 +255,10 @@ async fn plugins_of_a_folder_are_installed_over_http_where_that_is_switched_on()
     assert_eq!(ask("GET", "?plugin_name=desk").await.0, 405);
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.plugin").await, 0, "a GET never installs");
     assert_eq!(ask("POST", "?plugin_name=broken").await.0, 400);
-    assert_eq!(ask("POST", "?plugin_name=desk").await, (200, json!({ "detail": "Plugin installed successfully" })));
+    assert_eq!(
+        ask("POST", "?plugin_name=desk").await,
+        (200, json!({ "detail": "Plugin installed successfully" }))
+    );
     on.until("GET", "/desk/", 200).await;
     let root = on.get("/").await;
     assert_eq!((root.status, root.header("location")), (303, vec!["/desk/"]));

@@ -169,10 +169,10 @@ fn parameters(path: &str) -> Result<Vec<&str>, String> {
     if RESERVED.contains(&parts[0]) {
         return Err(format!("/{} is the daemon's own", parts[0]));
     }
-    if let ("api", Some(second)) = (parts[0], parts.get(1)) {
-        if RESERVED_API.iter().any(|own| second == own || (own.ends_with('_') && second.starts_with(own))) {
-            return Err(format!("/api/{second} is the daemon's own"));
-        }
+    if let ("api", Some(second)) = (parts[0], parts.get(1))
+        && RESERVED_API.iter().any(|own| second == own || (own.ends_with('_') && second.starts_with(own)))
+    {
+        return Err(format!("/api/{second} is the daemon's own"));
     }
     let mut parameters = Vec::new();
     for part in parts {

@@ -70,7 +70,7 @@ impl Server {
         if path == Path::SystemHealth {
             // Without a database nobody can be told from anybody, and five words give nothing away.
             if let Err(refusal) = admitted
-                && refusal.status != StatusCode::SERVICE_UNAVAILABLE
+                && !refusal.status.is_server_error()
             {
                 return Err(refusal);
             }
