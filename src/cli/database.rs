@@ -8,7 +8,7 @@ use deadpool_postgres::RecyclingMethod;
 use super::Global;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::config::{Config, Environment, format_duration};
+use crate::config::{Config, Environment};
 use crate::daemon::PRIVATE_DATABASE;
 use crate::db::connect::Connector;
 use crate::db::embedded::{self, Options, PrivatePostgres};
@@ -108,9 +108,4 @@ impl Context {
         drop(connector.connect("command").await?);
         Ok(Db::new(connector.pool(2, RecyclingMethod::Fast, SESSION_SETUP)))
     }
-}
-
-/// A duration for people.
-pub(super) fn seconds(duration: std::time::Duration) -> String {
-    format_duration(std::time::Duration::from_secs(duration.as_secs_f64().round() as u64))
 }

@@ -35,7 +35,7 @@ pub use self::own::Surroundings;
 use self::reply::{Refusal, Reply};
 use crate::config::HttpConfig;
 use crate::db::connect::Connector;
-use crate::db::query::{Db, SESSION_SETUP};
+use crate::db::query::SESSION_SETUP;
 use crate::status::snapshot::Snapshots;
 
 /// Requests at a time, those that wait for a session included; more are told to come again.
@@ -48,7 +48,6 @@ pub struct Server {
     guard: Guard,
     catalogue: Catalogue,
     caller: Caller,
-    db: Db,
     connector: Connector,
     places: Semaphore,
     snapshots: Arc<Snapshots>,
@@ -77,8 +76,7 @@ impl Server {
         Self {
             guard: Guard { hosts: config.hosts.clone(), listen },
             catalogue,
-            caller: Caller::new(pool.clone(), config.timeout),
-            db: Db::new(pool),
+            caller: Caller::new(pool, config.timeout),
             connector: connector.clone(),
             places: Semaphore::new(PLACES),
             snapshots,
@@ -208,7 +206,8 @@ async fn read_body<B: Buf>(
     let mut body = std::pin::pin!(body);
     let read = async {
         let mut whole = Vec::with_capacity(said.unwrap_or_default());
-        while let Ok(Some(mut piece)) = body.try_next().await {
+        let broken = |_| Refusal::new(StatusCode::BAD_REQUEST, "the body broke off");
+        while let Some(mut piece) = body.try_next().await.map_err(broken)? {
             if whole.len() + piece.remaining() > most {
                 return Err(too_long());
             }

@@ -265,6 +265,7 @@ async fn what_a_function_raises_becomes_a_status_and_gives_nothing_away() {
         .ask("POST", "/api/desk/raise?state=RP400&detail=%7B%22mode%22%3A%22Invalid%20mode%22%7D", &[], b"")
         .await;
     assert_eq!((raised.status, raised.json()), (400, json!({ "mode": "Invalid mode" })));
+    assert_eq!(site.post("/api/desk/notes", &json!({ "text": "a\u{0}b" })).await.status, 400);
     let stars = site.post("/api/desk/notes", &json!({ "text": "six", "stars": 5 })).await;
     assert_eq!((stars.status, stars.json()), (400, json!({ "error": "note_has_four_stars is not kept" })));
     site.post("/api/desk/notes", &json!({ "text": "twice" })).await;

@@ -195,3 +195,20 @@ fn parameters(path: &str) -> Result<Vec<&str>, String> {
     }
     Ok(parameters)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_s_own_paths_cannot_be_declared() {
+        for path in
+            ["/", "/metrics", "/status/x", "/api/openapi.json", "/api/plugin_x/y", "/api/active_triggers/"]
+        {
+            assert!(parameters(path).is_err(), "{path}");
+        }
+        assert_eq!(parameters("/api/plug/{id}/"), Ok(vec!["id"]));
+        assert_eq!(parameters("/api/openapi.json/{id}").ok(), None);
+        assert_eq!(parameters("/{page}"), Ok(vec!["page"]));
+    }
+}

@@ -10,6 +10,7 @@ use warp::http::{Method, StatusCode};
 use super::guard::shown_token;
 use super::reply::{Refusal, Reply, respond, respond_json};
 use super::{Request, Server, openapi, other_methods};
+use crate::db::query::Db;
 use crate::plugin::Plugin;
 use crate::plugin::bundle::Bundle;
 use crate::plugin::installer::{self, Options, PluginError};
@@ -83,7 +84,7 @@ impl Server {
                 Ok(respond_json(StatusCode::OK, &openapi::describe(&all)))
             }
             Path::ActiveTriggers => {
-                let row = self.db.row("endpoint.active_triggers", &[]).await;
+                let row = self.db()?.row("endpoint.active_triggers", &[]).await;
                 let triggers: Value = row
                     .map_err(|error| Refusal::of_error(&error))?
                     .map_or(Value::Null, |row| row.get("triggers"));
@@ -105,10 +106,18 @@ impl Server {
         }
     }
 
+    /// The daemon's own sessions: whether all is well must not depend on how busy the endpoints are.
+    fn db(&self) -> Result<&Db, Refusal> {
+        self.snapshots.db.get().ok_or_else(|| Refusal::busy("waiting for the database"))
+    }
+
     async fn admit(&self, request: &Request<'_>, auth: &str) -> Result<(), Refusal> {
         let (token, open) = (shown_token(request.headers), self.guard.came_straight(request.headers));
+        if token.is_none() && !open {
+            return Err(Refusal::of_status(401, false));
+        }
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&auth, &token, &open];
-        let row = tokio::time::timeout(OFFLINE, self.db.row("endpoint.authorise", &parameters))
+        let row = tokio::time::timeout(OFFLINE, self.db()?.row("endpoint.authorise", &parameters))
             .await
             .map_err(|_| Refusal::busy("the database does not answer"))?
             .map_err(|error| Refusal::of_error(&error))?;
@@ -171,8 +180,11 @@ impl Server {
 
     async fn system_health(&self) -> Value {
         let begun = Instant::now();
-        let late = tokio::time::timeout(OFFLINE, self.db.row("endpoint.tasks_are_late", &[])).await;
-        let late = late.ok().and_then(Result::ok).flatten().map(|row| row.get::<_, bool>("late"));
+        let late = match self.db() {
+            Ok(db) => tokio::time::timeout(OFFLINE, db.row("endpoint.tasks_are_late", &[])).await.ok(),
+            Err(_) => None,
+        };
+        let late = late.and_then(Result::ok).flatten().map(|row| row.get::<_, bool>("late"));
         let database = if late.is_some() { by_time(begun.elapsed()) } else { "offline" };
         let dispatcher = self.snapshots.health.all().remove("dispatcher");
         let tasks = match (late, dispatcher) {

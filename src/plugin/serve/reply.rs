@@ -68,6 +68,9 @@ impl Refusal {
         match code {
             "22023" => Self::new(StatusCode::BAD_REQUEST, raised.message()),
             "23514" => Self::new(StatusCode::BAD_REQUEST, format!("{constraint} is not kept")),
+            "22P05" => {
+                Self::new(StatusCode::BAD_REQUEST, "there is a character that the database does not take")
+            }
             "42501" => Self::new(StatusCode::FORBIDDEN, "this is not allowed"),
             "23505" => Self::new(StatusCode::CONFLICT, format!("it is there already ({constraint})")),
             "57014" => Self::new(StatusCode::GATEWAY_TIMEOUT, "it took too long"),
