@@ -280,7 +280,7 @@ async fn what_a_function_raises_becomes_a_status_and_gives_nothing_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_one_transaction_with_a_time_limit_and_leaves_nothing_in_the_session() {
     let db = TestDb::new().await;
-    let site = Site::with_desk(&db, "timeout = \"300ms\"\nmax_connections = 1").await;
+    let site = Site::with_desk(&db, "timeout = \"2s\"\nmax_connections = 1").await;
     let wrote = site.get("/api/desk/write").await;
     assert_eq!(wrote.status, 500, "a GET changes nothing: {wrote:?}");
     assert_eq!(db.get::<i64>("select count(*) from desk.note").await, 0);
