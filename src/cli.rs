@@ -7,10 +7,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ContextKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub mod exit;
 
+mod app;
+mod argument;
 mod change;
 mod check;
 mod database;
@@ -27,6 +30,7 @@ mod schedule;
 mod start;
 mod status;
 mod task;
+mod token;
 mod wait_for_db;
 mod watch;
 
@@ -45,7 +49,7 @@ struct Arguments {
 }
 
 /// Options of every command.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 struct Global {
     /// The configuration file (default: /etc/rowbeat/rowbeat.toml, if it is there).
     #[arg(long, global = true, value_name = "PATH")]
@@ -56,6 +60,32 @@ struct Global {
     /// Print JSON for machines instead of tables for people.
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Global {
+    /// Takes these options out of arguments that clap did not read; after `--` nothing is an option.
+    fn take(arguments: Vec<OsString>) -> (Self, Vec<OsString>) {
+        let (mut global, mut rest) = (Self::default(), Vec::new());
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let text = argument.to_string_lossy().replacen("data_dir", "data-dir", 1);
+            let (name, value) =
+                text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
+            let mut value = || value.map(PathBuf::from).or_else(|| arguments.next().map(PathBuf::from));
+            match name {
+                "--json" => global.json = true,
+                "--config" => global.config = value(),
+                "--data-dir" => global.data_dir = value(),
+                "--" => {
+                    rest.push(argument);
+                    rest.extend(arguments);
+                    break;
+                }
+                _ => rest.push(argument),
+            }
+        }
+        (global, rest)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +111,12 @@ enum Command {
     Change(change::Arguments),
     #[command(subcommand)]
     Plugin(plugin::Arguments),
+    App(app::Arguments),
+    #[command(subcommand)]
+    Token(token::Arguments),
+    /// The same as plugin install, but what is installed is a failure.
+    #[command(hide = true)]
+    InstallPlugin(plugin::Install),
     /// Run the daemon in the foreground and print what is heard on the channels that become tasks.
     ///
     /// It does all the work that `start` does. Also known as psql_listener.
@@ -107,20 +143,14 @@ Example:
 /// Runs the command of these arguments; the first one is the program's name.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
     let argv = names::normalise(&mut Arguments::command(), argv.into_iter().collect());
-    let arguments = match Arguments::command()
-        .try_get_matches_from(argv)
-        .and_then(|matches| Arguments::from_arg_matches(&matches))
-    {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            return failure::print_usage(&error).into();
-        }
-    };
+    let asked = Arguments::command()
+        .try_get_matches_from(argv.clone())
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("no runtime: {error}")))
-        .and_then(|runtime| runtime.block_on(Box::pin(run(arguments))));
+        .and_then(|runtime| runtime.block_on(Box::pin(run_or_look_up(asked, argv))));
     match ended {
         Ok(()) => Exit::Success.into(),
         Err(failure) => {
@@ -128,6 +158,23 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// What is no command of ours may be one of a plugin, by its own name.
+async fn run_or_look_up(asked: Result<Arguments, clap::Error>, argv: Vec<OsString>) -> Result<(), Failure> {
+    let error = match asked {
+        Ok(arguments) => return Box::pin(run(arguments)).await,
+        Err(error) => error,
+    };
+    let (global, rest) = Global::take(argv.into_iter().skip(1).collect());
+    let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+    let first = rest.first().and_then(|first| first.to_str());
+    if unknown.as_deref().is_some_and(|unknown| Some(unknown) == first)
+        && Box::pin(app::by_alias(global, &rest)).await?
+    {
+        return Ok(());
+    }
+    Err(Failure::new("").exit(failure::print_usage(&error)))
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -145,6 +192,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Watch(arguments) => watch::run(&context, arguments).await,
         Command::Change(arguments) => change::run(&context, arguments).await,
         Command::Plugin(arguments) => plugin::run(&context, arguments).await,
+        Command::App(arguments) => app::run(context, arguments).await,
+        Command::Token(arguments) => token::run(&context, arguments).await,
+        Command::InstallPlugin(arguments) => plugin::install_new(&context, &arguments).await,
         Command::Listen(arguments) => listen::run(&context, arguments).await,
         Command::Status(arguments) => status::run(&context, arguments).await,
         Command::Postgres(arguments) => postgres::run(&context, arguments).await,

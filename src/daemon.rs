@@ -23,10 +23,12 @@ use crate::db::query::{Db, SESSION_SETUP};
 use crate::executor::Executors;
 use crate::executor::native::Handlers;
 use crate::executor::sql::SqlExecutor;
+use crate::plugin::serve::catalogue::{Catalogue, EndpointReader};
 use crate::schedule::scheduler::Scheduler;
 use crate::service::{Crew, Health, Services};
 use crate::shutdown::{self, Shutdown};
 use crate::status;
+use crate::status::requests::Requests;
 use crate::status::snapshot::Snapshots;
 use crate::task::Node;
 use crate::task::attempt::Runner;
@@ -43,6 +45,7 @@ use crate::task::store::Store;
 
 mod database;
 mod executors;
+mod web;
 
 /// Sessions for the daemon's own loops, beside those of sql tasks.
 const OWN_SESSIONS: usize = 4;
@@ -85,6 +88,7 @@ pub struct Daemon {
     config: Config,
     handlers: Handlers,
     private: Options,
+    catalogue: Catalogue,
     ears: broadcast::Sender<Ear>,
     up: Option<tokio::sync::oneshot::Sender<Up>>,
 }
@@ -93,7 +97,14 @@ impl Daemon {
     /// A daemon with this configuration and no Rust handlers.
     pub fn new(config: Config) -> Self {
         let private = Options::from(&config.private_postgres);
-        Self { config, handlers: Handlers::new(), private, ears: broadcast::channel(1024).0, up: None }
+        Self {
+            config,
+            handlers: Handlers::new(),
+            private,
+            catalogue: Catalogue::default(),
+            ears: broadcast::channel(1024).0,
+            up: None,
+        }
     }
 
     /// With handlers for `native` tasks.
@@ -166,13 +177,17 @@ impl Daemon {
             node: Node::default(),
             running: Running::default(),
             bell: Bell::default(),
+            requests: Requests::default(),
             started: Instant::now(),
             limit: OVERDUE,
         });
         let stop = CancellationToken::new();
         let mut outer = Services::new(stop.clone(), health.clone());
         if let Some(listener) = http {
-            outer.spawn(status::serve(listener, Arc::clone(&snapshots), stop.clone()));
+            let address = up.http.unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+            let catalogue = self.catalogue.clone();
+            let more = web::more(&self.config, address, &connector, catalogue, Arc::clone(&snapshots));
+            outer.spawn(status::serve(listener, Arc::clone(&snapshots), more, stop.clone()));
         }
         outer.spawn(shutdown::feed_watchdog(health.clone(), OVERDUE, stop.clone()));
         let ended = tokio::select! {
@@ -258,6 +273,10 @@ impl Daemon {
             Canceller { store: store.clone(), node: node.clone(), running: running.clone(), poll },
             bell.clone(),
         );
+        if self.config.http.listen.is_some() {
+            let catalogue = self.catalogue.clone();
+            lasting.spawn_loop(EndpointReader { db: db.clone(), catalogue, poll }, bell.clone());
+        }
         lasting.spawn(listener.run(last.clone()));
         lasting.spawn(doorbell::guard(connector.for_listen(), bell.clone(), last.clone()));
         lasting.spawn(channel::enqueue_heard(db.clone(), bell.clone(), to_enqueue));

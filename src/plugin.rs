@@ -1,7 +1,8 @@
 //! Plugins: folders or zips that bring tables, functions, definitions, schedules, endpoints and commands. Data, never code of
 //! the daemon: everything a plugin does at run time is a function in its own schema, run as its own role.
 //!
-//! `bundle` holds the files, `manifest` reads `plugin.toml`, `installer` changes a database, `bundled` knows what is in this binary.
+//! `bundle` holds the files, `manifest` reads `plugin.toml`, `installer` changes a database, `bundled` knows what is in this binary,
+//! `serve` answers requests to endpoints.
 
 pub mod bundle;
 pub mod bundled;
@@ -9,6 +10,7 @@ pub mod installer;
 pub mod manifest;
 pub mod problem;
 pub mod scaffold;
+pub mod serve;
 
 use refinery::Migration;
 

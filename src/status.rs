@@ -2,7 +2,7 @@
 //!
 //! `/live` the process runs (never touches the database) · `/ready` (alias `/health`) every loop works, the schema fits,
 //! the database takes writes: 200 or 503 · `/status` everything, as JSON, or as a page for browsers · `/metrics` the same
-//! numbers for Prometheus. Only GET exists.
+//! numbers for Prometheus: of these only GET exists. What plugins and operators need besides is handed in as `More`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use warp::http::{HeaderValue, Response, StatusCode, header};
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderValue, Response, StatusCode, Uri, header};
 use warp::{Filter, Rejection, Reply};
 
 pub mod metrics;
 pub mod page;
+pub mod requests;
 pub mod snapshot;
 
 use snapshot::Snapshots;
@@ -31,10 +33,18 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
+/// What is served beside the status.
+pub struct More {
+    /// The endpoints of plugins and the daemon's own paths below /api.
+    pub routes: BoxedFilter<(Response<Vec<u8>>,)>,
+    /// Where / leads instead of to the status.
+    pub root_page: Option<Uri>,
+}
+
 /// Answers until `stop`.
-pub async fn serve(listener: TcpListener, snapshots: Arc<Snapshots>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, snapshots: Arc<Snapshots>, more: More, stop: CancellationToken) {
     let stopped = stop.clone();
-    let served = warp::serve(routes(snapshots))
+    let served = warp::serve(routes(snapshots, more))
         .incoming(listener)
         .graceful(async move { stopped.cancelled().await })
         .run();
@@ -44,7 +54,10 @@ pub async fn serve(listener: TcpListener, snapshots: Arc<Snapshots>, stop: Cance
     }
 }
 
-fn routes(snapshots: Arc<Snapshots>) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+fn routes(
+    snapshots: Arc<Snapshots>,
+    more: More,
+) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let shared = warp::any().map(move || Arc::clone(&snapshots));
     let get = || warp::get().or(warp::head()).unify();
     let live = warp::path!("live")
@@ -52,6 +65,11 @@ fn routes(snapshots: Arc<Snapshots>) -> impl Filter<Extract = (impl Reply,), Err
         .map(|| text(StatusCode::OK, "text/plain; charset=utf-8", "alive\n".into()));
     let ready =
         warp::path!("ready").or(warp::path!("health")).unify().and(get()).and(shared.clone()).then(ready);
+    let root_page = more.root_page;
+    let root = warp::path::end().and(get()).and_then(move || {
+        let page = root_page.clone();
+        async move { page.map(warp::redirect::see_other).ok_or_else(warp::reject::not_found) }
+    });
     let status = warp::path!("status")
         .or(warp::path::end())
         .unify()
@@ -60,7 +78,7 @@ fn routes(snapshots: Arc<Snapshots>) -> impl Filter<Extract = (impl Reply,), Err
         .and(shared.clone())
         .then(status);
     let metrics = warp::path!("metrics").and(get()).and(shared).then(metrics);
-    live.or(ready).or(status).or(metrics).recover(refuse).map(|reply| {
+    live.or(ready).or(root).or(status).or(metrics).or(more.routes).recover(refuse).map(|reply| {
         warp::reply::with_header(reply, "x-content-type-options", HeaderValue::from_static("nosniff"))
     })
 }
@@ -81,12 +99,15 @@ async fn status(accept: Option<String>, snapshots: Arc<Snapshots>) -> Response<S
 
 async fn metrics(snapshots: Arc<Snapshots>) -> Response<String> {
     let (code, snapshot) = snapshots.status().await;
-    text(code, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&snapshot))
+    text(code, "text/plain; version=0.0.4; charset=utf-8", metrics::render(&snapshot, &snapshots.requests))
 }
 
 async fn refuse(rejection: Rejection) -> Result<impl Reply, Infallible> {
     let (code, message) = if rejection.is_not_found() {
-        (StatusCode::NOT_FOUND, "there is nothing here: see /live, /ready, /status and /metrics")
+        (
+            StatusCode::NOT_FOUND,
+            "there is nothing here: see /status, and /api/openapi.json for the endpoints of plugins",
+        )
     } else {
         (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here")
     };

@@ -1,5 +1,6 @@
 //! Which database a command works with: the configured one, else the private one that is running.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use deadpool_postgres::RecyclingMethod;
@@ -7,7 +8,7 @@ use deadpool_postgres::RecyclingMethod;
 use super::Global;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::config::{Config, Environment, format_duration};
+use crate::config::{Config, Environment};
 use crate::daemon::PRIVATE_DATABASE;
 use crate::db::connect::Connector;
 use crate::db::embedded::{self, Options, PrivatePostgres};
@@ -24,6 +25,17 @@ pub(super) type Started = Option<PrivatePostgres>;
 impl Context {
     pub(super) fn new(global: Global) -> Self {
         Self { global }
+    }
+
+    /// The same with options that stand among the arguments of a command that clap did not read; those arguments without them.
+    pub(super) fn with_globals_of(self, arguments: Vec<OsString>) -> (Self, Vec<OsString>) {
+        let (later, rest) = Global::take(arguments);
+        let global = Global {
+            config: later.config.or(self.global.config),
+            data_dir: later.data_dir.or(self.global.data_dir),
+            json: later.json || self.global.json,
+        };
+        (Self { global }, rest)
     }
 
     pub(super) fn json(&self) -> bool {
@@ -96,9 +108,4 @@ impl Context {
         drop(connector.connect("command").await?);
         Ok(Db::new(connector.pool(2, RecyclingMethod::Fast, SESSION_SETUP)))
     }
-}
-
-/// A duration for people.
-pub(super) fn seconds(duration: std::time::Duration) -> String {
-    format_duration(std::time::Duration::from_secs(duration.as_secs_f64().round() as u64))
 }

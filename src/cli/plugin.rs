@@ -175,6 +175,16 @@ async fn install(context: &Context, arguments: &Install, upgrade: bool) -> Resul
     show(context, &report)
 }
 
+/// The spelling `install_plugin`, for scripts that count on a failure when there is nothing to install.
+pub(super) async fn install_new(context: &Context, arguments: &Install) -> Result<(), Failure> {
+    let name = read(&arguments.plugin)?.manifest.name;
+    let row = context.db().await?.row("plugin.installed", &[&name]).await?;
+    if row.is_some_and(|row| !row.get::<_, bool>("removed")) {
+        return Err(Failure::new(format!("{name} is already installed.")));
+    }
+    install(context, arguments, false).await
+}
+
 /// Steps are shown to people who watch, on standard error.
 fn progress(context: &Context) -> impl Fn(&str) + Sync {
     let quiet = context.json() || !std::io::stderr().is_terminal();

@@ -1,8 +1,9 @@
 //! `rowbeat wait-for-db`: returns when the database has answered a query.
 
+use std::io::Write;
 use std::time::Duration;
 
-use super::database::{Context, seconds};
+use super::database::Context;
 use super::failure::Failure;
 use super::output;
 use crate::config::parse_duration;
@@ -24,6 +25,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
     let connector = context.connector()?;
     let json = context.json();
+    if !json {
+        output::line("Waiting for database...")?;
+    }
     wait_for_db(&connector, arguments.timeout, |attempt, delay, error| {
         let told = if json {
             output::line(
@@ -31,12 +35,14 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                     .to_string(),
             )
         } else {
-            output::line(format!("attempt {attempt}: {error}; next in {}", seconds(delay)))
+            // The lines are what scripts have always looked for; why stands beside them.
+            let _ = writeln!(std::io::stderr(), "rowbeat: attempt {attempt}: {error}");
+            output::line(format!("Database unavailable, waiting {} second(s)...", delay.as_secs_f64().round()))
         };
         // Waiting goes on without a reader.
         drop(told);
     })
     .await?;
     // A line like those before it.
-    output::line(if json { r#"{"available":true}"# } else { "the database is available" })
+    output::line(if json { r#"{"available":true}"# } else { "Database available!" })
 }

@@ -35,11 +35,21 @@ pub struct NodeConfig {
     pub state_dir: Option<PathBuf>,
 }
 
-/// The status page.
+/// The status page and the endpoints of plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Where it listens; `None` is off.
     pub listen: Option<SocketAddr>,
+    /// Names it is known by, beside those of the loopback and its own address.
+    pub hosts: Vec<String>,
+    /// Sessions for the endpoints of plugins.
+    pub max_connections: usize,
+    /// Time limit of an endpoint's function.
+    pub timeout: Duration,
+    /// Where / leads; `None`: to the status.
+    pub root_page: Option<String>,
+    /// Folder of plugins that may be installed over HTTP; `None`: they may not.
+    pub plugin_dir: Option<PathBuf>,
 }
 
 /// Form of the log's lines.
@@ -154,7 +164,32 @@ impl Sections<'_> {
             let remedy = "write an address with a port, such as \"127.0.0.1:7474\", or \"off\"";
             self.refuse(key, &place, format!("\"{text}\" is no address"), remedy);
         }
-        HttpConfig { listen }
+        let hosts = self.hosts();
+        let root_page = self.optional("http.root_page");
+        if root_page.as_ref().is_some_and(|page| !page.starts_with('/') || page.starts_with("//")) {
+            let place = self.place("http.root_page");
+            self.refuse("http.root_page", &place, "this is no path", "write a path, such as \"/shop/\"");
+        }
+        HttpConfig {
+            listen,
+            hosts,
+            max_connections: self.count("http.max_connections", 4, 1..=1_000),
+            timeout: self.duration("http.timeout", Duration::from_secs(20), Duration::from_millis(10)),
+            root_page,
+            plugin_dir: self.path("http.plugin_dir"),
+        }
+    }
+
+    fn hosts(&mut self) -> Vec<String> {
+        let key = "http.hosts";
+        let Some(Entry { value: Value::Texts(hosts), place }) = self.document.get(key) else {
+            return Vec::new();
+        };
+        if hosts.iter().any(|host| host.is_empty() || host.contains(['/', ':', '*'])) {
+            self.refuse(key, place, "this is no name of a host", "write names without scheme and port");
+        }
+        self.show(key, &hosts.join(", "), place);
+        hosts.clone()
     }
 
     pub(crate) fn log(&mut self) -> LogConfig {

@@ -48,19 +48,22 @@ pub enum Topic {
     Definition,
     /// A running task is to be cancelled.
     Cancel,
+    /// Endpoints of plugins changed.
+    Endpoint,
     /// A node or worker let its lease run out.
     Lost,
     /// Nothing: woken by time only.
     Time,
 }
 
-const TOPICS: [(&str, Topic); 6] = [
+const TOPICS: [(&str, Topic); 7] = [
     ("task", Topic::Task),
     ("change", Topic::Change),
     ("schedule", Topic::Schedule),
     ("channel", Topic::Channel),
     ("definition", Topic::Definition),
     ("cancel", Topic::Cancel),
+    ("endpoint", Topic::Endpoint),
 ];
 
 impl Topic {
@@ -69,9 +72,13 @@ impl Topic {
         match self {
             Self::Task => Some(Duration::from_millis(1)),
             Self::Change => Some(Duration::from_millis(if changing { 4 } else { 16 })),
-            Self::Schedule | Self::Channel | Self::Definition | Self::Cancel | Self::Lost | Self::Time => {
-                None
-            }
+            Self::Schedule
+            | Self::Channel
+            | Self::Definition
+            | Self::Cancel
+            | Self::Endpoint
+            | Self::Lost
+            | Self::Time => None,
         }
     }
 }
@@ -88,7 +95,7 @@ struct Inner {
     changing: AtomicBool,
     state: AtomicU8,
     listening: AtomicBool,
-    topics: [Notify; 8],
+    topics: [Notify; 9],
     stirred: Notify,
     listening_changed: Notify,
 }

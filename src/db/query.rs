@@ -26,7 +26,9 @@ pub const CLEAN: &str =
     "close all; set session authorization default; reset all; unlisten *; discard temp; discard sequences";
 /// Gives its session locks back.
 pub const UNLOCK: &str = "select pg_advisory_unlock_all()";
-static CLEAN_SESSION: LazyLock<String> = LazyLock::new(|| format!("{CLEAN}; {UNLOCK}; {SESSION_SETUP}"));
+/// All of it, and back to what a pooled session is set to.
+pub(crate) static CLEAN_SESSION: LazyLock<String> =
+    LazyLock::new(|| format!("{CLEAN}; {UNLOCK}; {SESSION_SETUP}"));
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a statement gave no answer.

@@ -8,6 +8,7 @@ mod endpoint;
 mod field;
 pub mod row;
 mod tree;
+mod value;
 mod version;
 
 use std::collections::BTreeMap;

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Renders the numbers of a status document.
-pub fn render(status: &Value) -> String {
+use super::requests::{Kind, Requests};
+
+/// Renders the numbers of a status document, and of requests to endpoints.
+pub fn render(status: &Value, requests: &Requests) -> String {
     let mut text = String::new();
     gauge(
         &mut text,
@@ -53,19 +55,48 @@ pub fn render(status: &Value) -> String {
             }),
         );
     }
+    let requests = requests.all();
+    let labels = |(plugin, method, path, status): &Kind| {
+        let pairs = [("plugin", plugin), ("method", method), ("path", path), ("status", &status.to_string())];
+        format!("{{{}}}", pairs.map(|(key, value)| pair(key, value)).join(","))
+    };
+    let numbers = requests.iter().map(|(kind, (number, _))| (labels(kind), *number as f64));
+    metric(
+        &mut text,
+        "counter",
+        "rowbeat_endpoint_requests_total",
+        "Requests to endpoints of plugins.",
+        numbers,
+    );
+    let seconds = requests.iter().map(|(kind, (_, took))| (labels(kind), took.as_secs_f64()));
+    metric(&mut text, "counter", "rowbeat_endpoint_seconds_total", "How long they took, together.", seconds);
     text
 }
 
 fn gauge(text: &mut String, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
+    metric(text, "gauge", name, help, values);
+}
+
+fn metric(
+    text: &mut String,
+    kind: &str,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (String, f64)>,
+) {
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (labels, value) in values {
         let _ = writeln!(text, "{name}{labels} {value}");
     }
 }
 
 fn label(key: &str, value: &str) -> String {
-    format!("{{{key}=\"{}\"}}", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+    format!("{{{}}}", pair(key, value))
+}
+
+fn pair(key: &str, value: &str) -> String {
+    format!("{key}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 fn number(value: &Value) -> f64 {
@@ -80,8 +111,10 @@ mod tests {
 
     #[test]
     fn queues_become_labelled_gauges() {
-        let text =
-            render(&json!({ "queues": [{ "queue": "a\"b", "waiting": 3, "running": 1, "available": 2 }] }));
+        let text = render(
+            &json!({ "queues": [{ "queue": "a\"b", "waiting": 3, "running": 1, "available": 2 }] }),
+            &Requests::default(),
+        );
         assert!(text.contains("rowbeat_queue_waiting{queue=\"a\\\"b\"} 3\n"), "{text}");
         assert!(text.contains("# TYPE rowbeat_up gauge\nrowbeat_up 1\n"), "{text}");
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use warp::http::StatusCode;
 
+use super::requests::Requests;
 use crate::db::doorbell::Bell;
 use crate::db::migrate;
 use crate::db::query::{Db, DbError};
@@ -37,6 +38,8 @@ pub struct Snapshots {
     pub running: Running,
     /// Its ears.
     pub bell: Bell,
+    /// What endpoints were asked.
+    pub requests: Requests,
     /// Since when the process runs.
     pub started: Instant,
     /// A loop that is overdue by more than this is not healthy.

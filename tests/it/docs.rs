@@ -138,7 +138,7 @@ async fn the_plugin_tutorial_works_word_for_word() {
             None => panic!("what is a block of {info:?}?"),
         }
     }
-    assert_eq!((files, commands), (4, 8));
+    assert_eq!((files, commands), (4, 10));
     let points: i64 = db.get("select points from loyalty.points").await;
     assert_eq!(points, 240, "twelve euros, twenty points each");
     let done: i64 = db

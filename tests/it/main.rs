@@ -10,6 +10,7 @@ mod harness;
 mod postbox;
 mod web;
 
+mod app;
 mod capture;
 mod change;
 mod change_storm;
@@ -26,6 +27,8 @@ mod docs;
 mod doorbell;
 mod doorbell_model;
 mod embedded;
+mod endpoint;
+mod endpoint_auth;
 mod enqueue;
 mod executor;
 mod failover;

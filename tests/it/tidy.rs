@@ -52,7 +52,7 @@ const FLOORS: [(&str, u8); 33] = [
 const GROUND: [&str; 2] = ["shutdown", "telemetry"];
 
 /// Same floor, other noun: who may import whom, and why.
-const SIDEWAYS: [(&str, &str); 10] = [
+const SIDEWAYS: [(&str, &str); 11] = [
     ("main", "cli"),
     ("cli", "daemon"),
     // What the listener hears is what becomes tasks.
@@ -62,6 +62,8 @@ const SIDEWAYS: [(&str, &str); 10] = [
     ("task::store", "executor"),
     // The one executor whose effect is its own record: the attempt has to tell it from the others.
     ("task::attempt", "executor::sql"),
+    // Requests to endpoints are counted where the metrics are; health in five words is told from the same.
+    ("plugin::serve", "status"),
     ("db", "config"),
     ("telemetry", "config"),
     // A loop waits for the bell and fails with the database's errors.

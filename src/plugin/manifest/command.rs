@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::endpoint::fields;
 use super::field::{Field, Role};
@@ -10,7 +10,7 @@ use super::tree::Section;
 use crate::plugin::problem::Problem;
 
 /// What a command does.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// In kebab-case.
     pub name: String,

@@ -1,6 +1,6 @@
 //! `[[endpoint]]`: a method and a path for one function, with typed input.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::field::{self, Field, Role};
 use super::tree::{Node, Section};
@@ -10,12 +10,14 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 const AUTHS: [&str; 3] = ["operator", "token", "none"];
 /// Paths that are the daemon's own.
 const RESERVED: [&str; 7] = ["", "live", "ready", "health", "status", "metrics", "rowbeat"];
+/// The same below /api; one that ends in _ stands for all that begin so.
+const RESERVED_API: [&str; 4] = ["openapi.json", "active_triggers", "system_health", "plugin_"];
 /// Longest body, unless the manifest says otherwise, and at most.
 const BODY: i64 = 1024 * 1024;
 const LARGEST_BODY: i64 = 64 * 1024 * 1024;
 
 /// What is called for a request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// GET, POST, PUT, PATCH or DELETE.
     pub method: String,
@@ -167,6 +169,11 @@ fn parameters(path: &str) -> Result<Vec<&str>, String> {
     if RESERVED.contains(&parts[0]) {
         return Err(format!("/{} is the daemon's own", parts[0]));
     }
+    if let ("api", Some(second)) = (parts[0], parts.get(1))
+        && RESERVED_API.iter().any(|own| second == own || (own.ends_with('_') && second.starts_with(own)))
+    {
+        return Err(format!("/api/{second} is the daemon's own"));
+    }
     let mut parameters = Vec::new();
     for part in parts {
         let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
@@ -187,4 +194,21 @@ fn parameters(path: &str) -> Result<Vec<&str>, String> {
         }
     }
     Ok(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_s_own_paths_cannot_be_declared() {
+        for path in
+            ["/", "/metrics", "/status/x", "/api/openapi.json", "/api/plugin_x/y", "/api/active_triggers/"]
+        {
+            assert!(parameters(path).is_err(), "{path}");
+        }
+        assert_eq!(parameters("/api/plug/{id}/"), Ok(vec!["id"]));
+        assert_eq!(parameters("/api/openapi.json/{id}").ok(), None);
+        assert_eq!(parameters("/{page}"), Ok(vec!["page"]));
+    }
 }

@@ -1,6 +1,6 @@
 //! Typed values: settings, inputs of endpoints, arguments of commands. One description serves all three.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::tree::Section;
@@ -19,12 +19,12 @@ const SCALARS: [&str; 8] = ["text", "integer", "numeric", "boolean", "date", "ti
 pub(super) const PLACES: [&str; 5] = ["path", "query", "json", "form", "file"];
 
 /// A typed value. Absent rules are absent from its JSON.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Field {
     /// Its name; of inputs `prefix*` takes all that begin so, and `*` the whole document.
     pub name: String,
     /// Of inputs: path, query, json, form or file.
-    #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "in", default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
     /// text, integer, numeric, boolean, date, timestamp, uuid, json; file for inputs and arguments, password for arguments.
     #[serde(rename = "type")]
@@ -32,19 +32,19 @@ pub struct Field {
     /// Whether it must be given.
     pub required: bool,
     /// Whether it is a list of such values.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub list: bool,
     /// What it is when it is not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// For people.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Of arguments: what is asked on a terminal when it is not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Of arguments: given by position instead of as an option.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub positional: bool,
     /// min, max, min_length, max_length, enum.
     #[serde(flatten)]
