@@ -29,6 +29,7 @@ mod embedded;
 mod enqueue;
 mod executor;
 mod failover;
+mod freight;
 mod http;
 mod http_guard;
 #[cfg(feature = "kafka")]
