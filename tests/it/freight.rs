@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::rowbeat;
 use crate::harness::TestDb;
+use crate::postbox::{Identity, Postbox, Security};
 
 /// A database with freight and two organizations, A and B.
 pub(crate) async fn freight() -> TestDb {
@@ -16,6 +17,13 @@ pub(crate) async fn freight() -> TestDb {
 /// The id of an organization, as SQL.
 pub(crate) const A: &str = "(select id from freight.organization where name = 'A')";
 pub(crate) const B: &str = "(select id from freight.organization where name = 'B')";
+
+/// A mail server, and a daemon's configuration that leads there.
+pub(crate) async fn post() -> (Postbox, String) {
+    let postbox = Postbox::start(Security::None, &Identity::for_host("localhost"), None).await;
+    let config = postbox.connection("mail", "tls = \"none\"");
+    (postbox, config)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn freight_installs_once_passes_its_tests_and_goes_away() {

@@ -30,6 +30,10 @@ mod enqueue;
 mod executor;
 mod failover;
 mod freight;
+mod freight_alert;
+mod freight_billing;
+mod freight_command;
+mod freight_rate;
 mod http;
 mod http_guard;
 #[cfg(feature = "kafka")]

@@ -1,0 +1,414 @@
+//! Table-change alerts of freight, by a real daemon.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio_postgres::{AsyncMessage, Client};
+
+use crate::freight::{A, B, freight};
+use crate::harness::{PATIENCE, TestDb};
+
+/// A session that keeps what it hears.
+struct Heard {
+    client: Client,
+    said: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Heard {
+    async fn on(db: &TestDb, channels: &[&str]) -> Self {
+        let (client, mut connection) = db.connector.connect("test").await.unwrap();
+        let said: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let kept = Arc::clone(&said);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) =
+                std::future::poll_fn(|context| connection.poll_message(context)).await
+            {
+                if let AsyncMessage::Notification(heard) = message {
+                    kept.lock().unwrap().push((heard.channel().to_owned(), heard.payload().to_owned()));
+                }
+            }
+        });
+        for channel in channels {
+            client.batch_execute(&format!("listen \"{channel}\"")).await.unwrap();
+        }
+        Self { client, said }
+    }
+
+    /// What it has heard of what was committed before this call.
+    async fn all(&self) -> Vec<String> {
+        self.client.batch_execute("select 1").await.unwrap();
+        self.said.lock().unwrap().drain(..).map(|(_, payload)| payload).collect()
+    }
+}
+
+/// An alert of an organization with more columns, as (column, value) in SQL.
+fn alert(organization: &str, name: &str, table: &str, action: &str, more: &[(&str, &str)]) -> String {
+    let columns: String = more.iter().map(|(column, _)| format!(", {column}")).collect();
+    let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
+    format!(
+        "insert into freight.table_change_alert (organization_id, name, table_name, database_action{columns})
+         values ({organization}, '{name}', '{table}', '{action}'{values});"
+    )
+}
+
+fn rate(organization: &str, number: &str) -> String {
+    format!(
+        "insert into freight.rate (organization_id, rate_number, effective_date, expiration_date, rate_amount)
+         values ({organization}, '{number}', '2020-01-01', '2099-01-01', 10);"
+    )
+}
+
+/// Waits until the log is read and every delivery has been made.
+async fn settled(db: &TestDb) {
+    db.until(
+        "not exists (select from rowbeat.consumers where name = 'router' and waits_since is not null)
+         and not exists (select from rowbeat.task where definition = 'freight.deliver_change')",
+    )
+    .await;
+}
+
+async fn events(db: &TestDb) -> i64 {
+    settled(db).await;
+    db.get("select count(*) from freight.alert_event").await
+}
+
+async fn operations_captured(db: &TestDb) -> Value {
+    db.get("select coalesce((select to_jsonb(operations) from rowbeat.capture where table_name = 'freight.rate'::regclass), '[]')").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m1_each_write_of_an_alert_is_one_message_on_the_control_channel() {
+    let db = freight().await;
+    let ear = Heard::on(&db, &["table_change_alert_updated"]).await;
+    for sql in [
+        alert(A, "one", "rate", "INSERT", &[]).as_str(),
+        "update freight.table_change_alert set description = 'x'",
+        "delete from freight.table_change_alert",
+    ] {
+        db.run(sql).await;
+    }
+    assert_eq!(
+        ear.all().await,
+        ["table_change_alert INSERT", "table_change_alert UPDATE", "table_change_alert DELETE"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m2_control_messages_are_never_counted() {
+    let db = freight().await;
+    let ear = Heard::on(&db, &["table_change_alert_updated"]).await;
+    db.run(&format!(
+        "insert into freight.table_change_alert (organization_id, name, table_name)
+         select {A}, n, 'rate' from unnest(array['x', 'y', 'z']) n"
+    ))
+    .await;
+    assert_eq!(ear.all().await, ["table_change_alert INSERT"]);
+    assert_eq!(db.get::<i64>("select count(*) from freight.active_trigger where is_live and is_captured").await, 3);
+    db.run(&format!("begin; {} rollback", alert(A, "no", "rate", "INSERT", &[]))).await;
+    db.run("update freight.table_change_alert set description = 'x' where name = 'nobody'").await;
+    assert_eq!(ear.all().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m3_names_and_capture_follow_the_alert() {
+    let db = freight().await;
+    let names = "select jsonb_build_array(function_name, trigger_name, listener_name) from freight.active_trigger";
+    db.run(&alert(A, "one", "rate", "INSERT", &[])).await;
+    assert_eq!(db.get::<Value>(names).await, json!(["notify_new_rate", "after_insert_rate", "new_added_rate"]));
+    assert_eq!(operations_captured(&db).await, json!(["INSERT"]));
+    db.run("update freight.table_change_alert set database_action = 'UPDATE'").await;
+    assert_eq!(db.get::<Value>(names).await, json!(["notify_updated_rate", "after_update_rate", "updated_rate"]));
+    assert_eq!(operations_captured(&db).await, json!(["UPDATE"]));
+    db.run("update freight.table_change_alert set database_action = 'DELETE', table_name = 'customer'").await;
+    assert_eq!(db.get::<Value>(names).await, json!(["notify_deleted_customer", "after_delete_customer", "deleted_customer"]));
+    assert_eq!(operations_captured(&db).await, json!([]));
+    db.run("update freight.table_change_alert set database_action = 'BOTH', table_name = 'freight.rate'").await;
+    assert_eq!(
+        db.get::<Value>(names).await,
+        json!(["notify_new_or_updated_rate", "after_insert_or_update_rate", "new_or_updated_rate"])
+    );
+    assert_eq!(operations_captured(&db).await, json!(["INSERT", "UPDATE"]));
+    let triggers = "select count(*) from rowbeat.capture_trigger";
+    db.run("update freight.table_change_alert set is_active = false").await;
+    assert_eq!(db.get::<i64>(triggers).await, 0, "an inactive alert captures nothing");
+    db.run("update freight.table_change_alert set is_active = true").await;
+    assert!(db.get::<i64>(triggers).await > 0);
+    db.run("delete from freight.table_change_alert").await;
+    assert_eq!(db.get::<i64>(triggers).await, 0, "nothing is captured any more");
+    assert_eq!(operations_captured(&db).await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_too_long_are_cut_and_stay_unique_and_usable() {
+    let db = freight().await;
+    let (long, longer) = ("t".repeat(62), format!("{}u", "t".repeat(62)));
+    for table in [&long, &longer] {
+        db.run(&format!(
+            "create table public.{table} (id int primary key, organization_id uuid);
+             grant usage on schema public to rowbeat_{0}_freight; grant trigger on public.{table} to rowbeat_{0}_freight",
+            db.name
+        ))
+        .await;
+        db.run(&alert(A, &table[60..], &format!("public.{table}"), "INSERT", &[])).await;
+    }
+    let names: Vec<String> =
+        db.get("select array_agg(n) from freight.table_change_alert a cross join lateral unnest(array[function_name, trigger_name, listener_name]) n").await;
+    assert!(names.iter().all(|name| name.len() == 63), "{names:?}");
+    let unique: std::collections::BTreeSet<&String> = names.iter().collect();
+    assert_eq!(unique.len(), 6);
+    let listener: String = db.get("select listener_name from freight.table_change_alert order by name limit 1").await;
+    let ear = Heard::on(&db, &[&listener]).await;
+    let _daemon = db.daemon().ready().await;
+    db.run(&format!("insert into public.{long} values (1, {A}); insert into public.{longer} values (1, {A})")).await;
+    assert_eq!(events(&db).await, 2);
+    assert_eq!(ear.all().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m4_m5_m6_an_event_is_of_the_alert_s_organization_and_operation_and_of_something_that_changed() {
+    let db = freight().await;
+    let _daemon = db.daemon().ready().await;
+    db.run(&alert(A, "new", "rate", "INSERT", &[])).await;
+    db.run(&rate(A, "R00001")).await;
+    assert_eq!(events(&db).await, 1);
+    db.run(&rate(B, "R00001")).await;
+    db.run(&format!("update freight.rate set rate_amount = 11 where organization_id = {A}")).await;
+    assert_eq!(events(&db).await, 1);
+
+    db.run(&format!("{} truncate freight.alert_event;", alert(A, "changed", "rate", "UPDATE", &[]))).await;
+    let change = async |set: &str| {
+        db.run(&format!("update freight.rate set {set} where organization_id = {A}")).await;
+        events(&db).await
+    };
+    assert_eq!(change("updated_at = now()").await, 0);
+    assert_eq!(change("rate_amount = 12").await, 1);
+    assert_eq!(change("comments = ''").await, 2);
+    assert_eq!(change("rate_amount = 12").await, 2);
+
+    db.run("delete from freight.table_change_alert; truncate freight.alert_event").await;
+    db.run(&alert(A, "both", "rate", "BOTH", &[])).await;
+    db.run(&rate(A, "R00002")).await;
+    db.run(&format!("update freight.rate set rate_amount = 13 where rate_number = 'R00002'")).await;
+    assert_eq!(events(&db).await, 2);
+    let seen: Value = db.get("select jsonb_agg(jsonb_build_array(operation, old_row -> 'rate_amount', new_row -> 'rate_amount', table_name) order by id) from freight.alert_event").await;
+    assert_eq!(seen, json!([["INSERT", null, 10.0, "freight.rate"], ["UPDATE", 10.0, 13.0, "freight.rate"]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m9_a_delete_s_image_is_the_old_row_and_truncate_is_one_event_without_images() {
+    let db = freight().await;
+    let _daemon = db.daemon().ready().await;
+    db.run(&format!(
+        "create table public.thing (id int primary key, name text, organization_id uuid); insert into public.thing values (7, 'x', {A}), (8, 'y', {A});
+         grant usage on schema public to rowbeat_{0}_freight; grant trigger on public.thing to rowbeat_{0}_freight",
+        db.name
+    ))
+    .await;
+    db.run(&alert(A, "gone", "public.thing", "DELETE", &[])).await;
+    db.run("delete from public.thing where id = 7").await;
+    assert_eq!(events(&db).await, 1);
+    let seen: Value = db.get("select jsonb_build_array(operation, old_row -> 'name', row_key -> 'id', new_row) from freight.alert_event").await;
+    assert_eq!(seen, json!(["DELETE", "x", 7, null]));
+    db.run("truncate public.thing").await;
+    assert_eq!(events(&db).await, 2);
+    let seen: Value = db.get("select jsonb_build_array(operation, old_row, row_key, new_row) from freight.alert_event order by id desc limit 1").await;
+    assert_eq!(seen, json!(["TRUNCATE", null, null, null]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_liveness_is_judged_by_the_local_date_of_the_change() {
+    let db = freight().await;
+    for (number, (active, from, until, live)) in [
+        ("true", "null", "null", true),
+        ("false", "null", "null", false),
+        ("true", "'2023-06-01'", "null", true),
+        ("true", "'2023-06-02'", "null", false),
+        ("true", "'2023-05-01'", "'2023-05-31'", false),
+        ("true", "'2023-05-01'", "'2023-06-01'", true),
+        ("true", "null", "'2023-05-31'", false),
+        ("false", "'2023-05-01'", "'2023-12-31'", false),
+        ("false", "null", "'2023-12-31'", false),
+        ("true", "null", "'2023-06-01'", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let more = [("is_active", active), ("effective_date", from), ("expiration_date", until)];
+        db.run(&alert(A, &format!("n{number}"), "rate", "INSERT", &more)).await;
+        let sql = format!("select freight.alert_is_live(id, '2023-06-01 12:00Z') from freight.table_change_alert where name = 'n{number}'");
+        assert_eq!(db.get::<bool>(&sql).await, live, "{number}");
+    }
+    db.run("update freight.organization set time_zone = 'Pacific/Auckland' where name = 'A'").await;
+    let of = |name: &str, at: &str| format!("select freight.alert_is_live(id, '{at}') from freight.table_change_alert where name = '{name}'");
+    assert!(db.get::<bool>(&of("n3", "2023-06-01 12:00Z")).await, "there it is June 2 already");
+    assert!(!db.get::<bool>(&of("n9", "2023-06-01 12:00Z")).await);
+
+    // The change's own instant counts, not the router's.
+    db.run("delete from freight.table_change_alert; update freight.organization set time_zone = 'UTC'").await;
+    let today = [("expiration_date", "current_date")];
+    db.run(&alert(A, "today", "rate", "INSERT", &today)).await;
+    db.run(&format!("{} set rowbeat.clock_offset = '1 day'; {} reset rowbeat.clock_offset", rate(A, "R00001"), rate(A, "R00002"))).await;
+    let _daemon = db.daemon_with("", &[("PGOPTIONS", "-c rowbeat.clock_offset=2\\ days")]).ready().await;
+    assert_eq!(events(&db).await, 1);
+    assert_eq!(db.get::<String>("select new_row ->> 'rate_number' from freight.alert_event").await, "R00001");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_alerts_are_swept_once_what_was_written_before_has_been_read() {
+    let db = freight().await;
+    let today = [("expiration_date", "(now() at time zone 'UTC')::date")];
+    db.run(&format!("{} {}", alert(A, "old", "rate", "INSERT", &today), rate(A, "R00001"))).await;
+    let captured = "select is_captured from freight.active_trigger";
+    let sweep = "set rowbeat.clock_offset = '2 days'; select freight.sweep_alerts(); reset rowbeat.clock_offset";
+    db.run(sweep).await;
+    assert!(db.get::<bool>(captured).await, "its last change has not been read yet");
+    let daemon = db.daemon().ready().await;
+    assert_eq!(events(&db).await, 1);
+    db.run("select freight.sweep_alerts()").await;
+    assert!(db.get::<bool>(captured).await, "it is its last day");
+    db.run(sweep).await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.capture_trigger").await, 0);
+    drop(daemon);
+    db.run("update freight.table_change_alert set description = 'x'").await;
+    assert!(!db.get::<bool>(captured).await, "an edit of something else wakes it not");
+    db.run("update freight.table_change_alert set expiration_date = null").await;
+    assert!(db.get::<bool>(captured).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_nothing_is_lost_or_doubled_and_the_order_is_that_of_the_log() {
+    let db = freight().await;
+    db.run(&alert(A, "one", "rate", "INSERT", &[])).await;
+    db.run(&(1..=5).map(|n| rate(A, &format!("R0000{n}"))).collect::<String>()).await;
+    let daemon = db.daemon_with("[node]\nconcurrency = 8\n", &[]).ready().await;
+    assert_eq!(events(&db).await, 5);
+    // In the middle of the work the node dies; the next one goes on in order.
+    for n in 10..60 {
+        db.run(&rate(A, &format!("R000{n}"))).await;
+    }
+    daemon.kill9();
+    let _daemon = db.daemon_with("[node]\nconcurrency = 8\n", &[]).ready().await;
+    db.run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()").await;
+    let begun = std::time::Instant::now();
+    while events(&db).await < 55 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    let in_order: bool = db.get("select array_agg(new_row ->> 'rate_number' order by id) = array_agg(new_row ->> 'rate_number' order by new_row ->> 'rate_number') from freight.alert_event").await;
+    assert!(in_order);
+    assert_eq!(db.get::<i64>("select count(*) from freight.alert_event").await, 55);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m14_m15_what_cannot_be_alerted_is_refused_and_tables_stay_writable() {
+    let db = freight().await;
+    db.run("create table public.plain (id int primary key); create table public.theirs (id int primary key, organization_id uuid, extra text)").await;
+    let refused = async |sql: String| db.refusal(&sql).await;
+    let no_column = refused(alert(A, "x", "public.plain", "INSERT", &[])).await;
+    assert_eq!(no_column, ("RP400".into(), "Table public.plain has no organization_id column.".into()));
+    db.run("insert into public.plain values (1)").await;
+    assert_eq!(refused(alert(A, "x", "nowhere", "INSERT", &[])).await.1, "Table nowhere does not exist.");
+    let foreign = refused(alert(A, "x", "public.theirs", "INSERT", &[])).await;
+    assert_eq!(foreign.0, "RP409");
+    assert!(foreign.1.contains(&format!("role rowbeat_{}_freight has no TRIGGER privilege", db.name)), "{foreign:?}");
+    for (more, message) in [
+        (vec![("source", "'KAFKA'")], "Topic is required when source is Kafka."),
+        (vec![("effective_date", "'2023-02-01'"), ("expiration_date", "'2023-01-01'")], "Expiration date cannot be before the effective date. Please try again."),
+        (vec![("email_recipients", "'a@b.example, nobody'")], "nobody is not a valid email address."),
+    ] {
+        assert_eq!(refused(alert(A, "x", "rate", "INSERT", &more)).await, ("RP400".into(), message.into()));
+    }
+    assert_eq!(refused(alert(A, "x", "", "INSERT", &[])).await.1, "Table is required when source is Postgres.");
+    db.run(&alert(A, "k", "rate", "INSERT", &[("source", "'KAFKA'"), ("topic", "'t'")])).await;
+    assert!(db.get::<bool>("select table_name is null and listener_name is null from freight.table_change_alert").await);
+    assert_eq!(refused(alert(A, "K", "rate", "INSERT", &[])).await.0, "23505", "names are unique regardless of case");
+
+    db.run(&format!("grant trigger on public.theirs to rowbeat_{0}_freight; grant usage on schema public to rowbeat_{0}_freight", db.name)).await;
+    db.run(&alert(A, "t", "public.theirs", "INSERT", &[])).await;
+    let _daemon = db.daemon().ready().await;
+    db.run(&format!("insert into public.theirs values (1, {A}, 'x'); alter table public.theirs drop column extra; insert into public.theirs values (2, {A}); alter table public.theirs add column more int default 5; insert into public.theirs values (3, {A})")).await;
+    assert_eq!(events(&db).await, 3);
+    db.run("drop table public.theirs; update freight.table_change_alert set is_active = false where name = 't'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_are_data_and_a_broken_one_harms_nobody() {
+    let db = freight().await;
+    let logic = |conditions: Value| format!("'{}'", json!({ "name": "n", "description": "d", "conditions": conditions }).to_string().replace('\'', "''"));
+    let one = |operation: &str, value: Value, kind: &str| json!([{ "id": "c1", "column": "comments", "operation": operation, "value": value, "data_type": kind }]);
+    for (operation, value, kind) in [
+        ("in", json!("x"), "string"),
+        ("not_in", json!(5), "number"),
+        ("contains", json!(["x"]), "string"),
+        ("isnull", json!(true), "boolean"),
+        ("like", json!("x"), "string"),
+        ("eq", json!(null), "string"),
+        ("eq", json!("x"), "text"),
+        ("gt", json!("soon"), "date"),
+    ] {
+        let (code, message) = db.refusal(&alert(A, "x", "rate", "INSERT", &[("conditional_logic", &logic(one(operation, value, kind)))])).await;
+        assert!(code == "RP400" && message.starts_with("Condition c1 "), "{operation}: {code} {message}");
+    }
+    let judge = async |operation: &str, value: Value, kind: &str, row: Value| -> bool {
+        db.get_with("select (freight.judge_conditions($1, $2)).holds", &[&json!({ "conditions": one(operation, value, kind) }), &json!({ "comments": row })]).await
+    };
+    for (operation, value, kind, row, holds) in [
+        ("contains", json!("50%"), "string", json!("50% off"), true),
+        ("contains", json!("5_%"), "string", json!("50% off"), false),
+        ("icontains", json!("OFF"), "string", json!("50% off"), true),
+        ("gt", json!(9), "number", json!(10), true),
+        ("gt", json!("9"), "string", json!("10"), false),
+        ("eq", json!("'; drop table x; --"), "string", json!("'; drop table x; --"), true),
+        ("lte", json!("2023-06-01"), "date", json!("2023-06-01"), true),
+        ("in", json!([1, 2]), "number", json!(2.0), true),
+        ("not_in", json!(["a"]), "string", json!("b"), true),
+        ("isnull", json!(null), "string", json!(null), true),
+        ("not_isnull", json!(null), "string", json!(null), false),
+        ("eq", json!(true), "boolean", json!(true), true),
+        ("gt", json!(1), "number", json!("no number"), false),
+    ] {
+        assert_eq!(judge(operation, value, kind, row).await, holds, "{operation}");
+    }
+    let _daemon = db.daemon().ready().await;
+    db.run(&format!(
+        "create table public.item (id int primary key, organization_id uuid, comments text);
+         grant usage on schema public to rowbeat_{0}_freight; grant trigger on public.item to rowbeat_{0}_freight",
+        db.name
+    )).await;
+    db.run(&alert(A, "urgent", "public.item", "INSERT", &[("conditional_logic", &logic(one("eq", json!("urgent"), "string")))])).await;
+    db.run(&alert(A, "all", "public.item", "INSERT", &[])).await;
+    db.run(&format!("insert into public.item values (1, {A}, 'urgent'), (2, {A}, 'later')")).await;
+    assert_eq!(events(&db).await, 3);
+    db.run(&format!("alter table public.item drop column comments; insert into public.item values (3, {A})")).await;
+    assert_eq!(events(&db).await, 4);
+    let error: String = db.get("select last_error from freight.active_trigger where name = 'urgent'").await;
+    assert_eq!(error, "condition c1: the table has no column comments");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_told_by_notification_and_task_with_the_whole_row_or_its_number() {
+    let db = freight().await.with_effects().await;
+    let ear = Heard::on(&db, &["new_added_rate"]).await;
+    let _daemon = db.daemon().ready().await;
+    db.run(&alert(A, "one", "rate", "INSERT", &[("task_definition", "'add_effect'")])).await;
+    db.run(&alert(A, "two", "rate", "INSERT", &[("task_definition", "'nobody_knows_it'")])).await;
+    db.run(&rate(A, "R00001")).await;
+    assert_eq!(events(&db).await, 2);
+    let mut said = ear.all().await;
+    said.sort();
+    let ids: Vec<i64> = db.get("select array_agg(id order by id) from freight.alert_event").await;
+    assert_eq!(said, ids.iter().map(|id| format!("{{\"event_id\": {id}}}")).collect::<Vec<_>>());
+    db.until("exists (select from rowbeat.tasks where definition = 'add_effect' and state = 'completed' and queue = 'table_changes' and max_attempts = 4 and payload ->> 'operation' = 'INSERT')").await;
+    assert_eq!(db.get::<String>("select last_error from freight.table_change_alert where name = 'two'").await, "task definition \"nobody_knows_it\" does not exist");
+
+    db.run("delete from freight.table_change_alert where name = 'two'; update rowbeat.plugin_setting set value = 'true' where name = 'notify_rows'").await;
+    db.run(&rate(A, "R00002")).await;
+    settled(&db).await;
+    let said: Value = serde_json::from_str(&ear.all().await[0]).unwrap();
+    assert!(said["rate_number"] == "R00002" && said["organization_id"].is_string() && said["id"].is_string());
+    assert!(said.get("created_at").is_none() && said.get("updated_at").is_none());
+    db.run(&format!("insert into freight.rate (organization_id, effective_date, expiration_date, comments) values ({A}, '2020-01-01', '2099-01-01', repeat('x', 100000))")).await;
+    settled(&db).await;
+    let said: Value = serde_json::from_str(&ear.all().await[0]).unwrap();
+    assert_eq!(said["truncated"], json!(true));
+    assert_eq!(db.get::<i32>("select length(new_row ->> 'comments') from freight.alert_event order by id desc limit 1").await, 100_000);
+}
