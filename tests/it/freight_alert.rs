@@ -103,7 +103,10 @@ async fn m2_control_messages_are_never_counted() {
     ))
     .await;
     assert_eq!(ear.all().await, ["table_change_alert INSERT"]);
-    assert_eq!(db.get::<i64>("select count(*) from freight.active_trigger where is_live and is_captured").await, 3);
+    assert_eq!(
+        db.get::<i64>("select count(*) from freight.active_trigger where is_live and is_captured").await,
+        3
+    );
     db.run(&format!("begin; {} rollback", alert(A, "no", "rate", "INSERT", &[]))).await;
     db.run("update freight.table_change_alert set description = 'x' where name = 'nobody'").await;
     assert_eq!(ear.all().await, [""; 0]);
@@ -112,17 +115,28 @@ async fn m2_control_messages_are_never_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn m3_names_and_capture_follow_the_alert() {
     let db = freight().await;
-    let names = "select jsonb_build_array(function_name, trigger_name, listener_name) from freight.active_trigger";
+    let names =
+        "select jsonb_build_array(function_name, trigger_name, listener_name) from freight.active_trigger";
     db.run(&alert(A, "one", "rate", "INSERT", &[])).await;
-    assert_eq!(db.get::<Value>(names).await, json!(["notify_new_rate", "after_insert_rate", "new_added_rate"]));
+    assert_eq!(
+        db.get::<Value>(names).await,
+        json!(["notify_new_rate", "after_insert_rate", "new_added_rate"])
+    );
     assert_eq!(operations_captured(&db).await, json!(["INSERT"]));
     db.run("update freight.table_change_alert set database_action = 'UPDATE'").await;
-    assert_eq!(db.get::<Value>(names).await, json!(["notify_updated_rate", "after_update_rate", "updated_rate"]));
+    assert_eq!(
+        db.get::<Value>(names).await,
+        json!(["notify_updated_rate", "after_update_rate", "updated_rate"])
+    );
     assert_eq!(operations_captured(&db).await, json!(["UPDATE"]));
     db.run("update freight.table_change_alert set database_action = 'DELETE', table_name = 'customer'").await;
-    assert_eq!(db.get::<Value>(names).await, json!(["notify_deleted_customer", "after_delete_customer", "deleted_customer"]));
+    assert_eq!(
+        db.get::<Value>(names).await,
+        json!(["notify_deleted_customer", "after_delete_customer", "deleted_customer"])
+    );
     assert_eq!(operations_captured(&db).await, json!([]));
-    db.run("update freight.table_change_alert set database_action = 'BOTH', table_name = 'freight.rate'").await;
+    db.run("update freight.table_change_alert set database_action = 'BOTH', table_name = 'freight.rate'")
+        .await;
     assert_eq!(
         db.get::<Value>(names).await,
         json!(["notify_new_or_updated_rate", "after_insert_or_update_rate", "new_or_updated_rate"])
@@ -156,10 +170,14 @@ async fn names_that_are_too_long_are_cut_and_stay_unique_and_usable() {
     assert!(names.iter().all(|name| name.len() == 63), "{names:?}");
     let unique: std::collections::BTreeSet<&String> = names.iter().collect();
     assert_eq!(unique.len(), 6);
-    let listener: String = db.get("select listener_name from freight.table_change_alert order by name limit 1").await;
+    let listener: String =
+        db.get("select listener_name from freight.table_change_alert order by name limit 1").await;
     let ear = Heard::on(&db, &[&listener]).await;
     let _daemon = db.daemon().ready().await;
-    db.run(&format!("insert into public.{long} values (1, {A}); insert into public.{longer} values (1, {A})")).await;
+    db.run(&format!(
+        "insert into public.{long} values (1, {A}); insert into public.{longer} values (1, {A})"
+    ))
+    .await;
     assert_eq!(events(&db).await, 2);
     assert_eq!(ear.all().await.len(), 1);
 }
@@ -235,11 +253,17 @@ async fn m10_liveness_is_judged_by_the_local_date_of_the_change() {
     {
         let more = [("is_active", active), ("effective_date", from), ("expiration_date", until)];
         db.run(&alert(A, &format!("n{number}"), "rate", "INSERT", &more)).await;
-        let sql = format!("select freight.alert_is_live(id, '2023-06-01 12:00Z') from freight.table_change_alert where name = 'n{number}'");
+        let sql = format!(
+            "select freight.alert_is_live(id, '2023-06-01 12:00Z') from freight.table_change_alert where name = 'n{number}'"
+        );
         assert_eq!(db.get::<bool>(&sql).await, live, "{number}");
     }
     db.run("update freight.organization set time_zone = 'Pacific/Auckland' where name = 'A'").await;
-    let of = |name: &str, at: &str| format!("select freight.alert_is_live(id, '{at}') from freight.table_change_alert where name = '{name}'");
+    let of = |name: &str, at: &str| {
+        format!(
+            "select freight.alert_is_live(id, '{at}') from freight.table_change_alert where name = '{name}'"
+        )
+    };
     assert!(db.get::<bool>(&of("n3", "2023-06-01 12:00Z")).await, "there it is June 2 already");
     assert!(!db.get::<bool>(&of("n9", "2023-06-01 12:00Z")).await);
 
@@ -247,7 +271,12 @@ async fn m10_liveness_is_judged_by_the_local_date_of_the_change() {
     db.run("delete from freight.table_change_alert; update freight.organization set time_zone = 'UTC'").await;
     let today = [("expiration_date", "current_date")];
     db.run(&alert(A, "today", "rate", "INSERT", &today)).await;
-    db.run(&format!("{} set rowbeat.clock_offset = '1 day'; {} reset rowbeat.clock_offset", rate(A, "R00001"), rate(A, "R00002"))).await;
+    db.run(&format!(
+        "{} set rowbeat.clock_offset = '1 day'; {} reset rowbeat.clock_offset",
+        rate(A, "R00001"),
+        rate(A, "R00002")
+    ))
+    .await;
     let _daemon = db.daemon_with("", &[("PGOPTIONS", "-c rowbeat.clock_offset=2\\ days")]).ready().await;
     assert_eq!(events(&db).await, 1);
     assert_eq!(db.get::<String>("select new_row ->> 'rate_number' from freight.alert_event").await, "R00001");
@@ -259,7 +288,8 @@ async fn expired_alerts_are_swept_once_what_was_written_before_has_been_read() {
     let today = [("expiration_date", "(now() at time zone 'UTC')::date")];
     db.run(&format!("{} {}", alert(A, "old", "rate", "INSERT", &today), rate(A, "R00001"))).await;
     let captured = "select is_captured from freight.active_trigger";
-    let sweep = "set rowbeat.clock_offset = '2 days'; select freight.sweep_alerts(); reset rowbeat.clock_offset";
+    let sweep =
+        "set rowbeat.clock_offset = '2 days'; select freight.sweep_alerts(); reset rowbeat.clock_offset";
     db.run(sweep).await;
     assert!(db.get::<bool>(captured).await, "its last change has not been read yet");
     let daemon = db.daemon().ready().await;
@@ -309,31 +339,57 @@ async fn m14_m15_what_cannot_be_alerted_is_refused_and_tables_stay_writable() {
     assert_eq!(refused(alert(A, "x", "nowhere", "INSERT", &[])).await.1, "Table nowhere does not exist.");
     let foreign = refused(alert(A, "x", "public.theirs", "INSERT", &[])).await;
     assert_eq!(foreign.0, "RP409");
-    assert!(foreign.1.contains(&format!("role rowbeat_{}_freight has no TRIGGER privilege", db.name)), "{foreign:?}");
+    assert!(
+        foreign.1.contains(&format!("role rowbeat_{}_freight has no TRIGGER privilege", db.name)),
+        "{foreign:?}"
+    );
     for (more, message) in [
         (vec![("source", "'KAFKA'")], "Topic is required when source is Kafka."),
-        (vec![("effective_date", "'2023-02-01'"), ("expiration_date", "'2023-01-01'")], "Expiration date cannot be before the effective date. Please try again."),
+        (
+            vec![("effective_date", "'2023-02-01'"), ("expiration_date", "'2023-01-01'")],
+            "Expiration date cannot be before the effective date. Please try again.",
+        ),
         (vec![("email_recipients", "'a@b.example, nobody'")], "nobody is not a valid email address."),
     ] {
         assert_eq!(refused(alert(A, "x", "rate", "INSERT", &more)).await, ("RP400".into(), message.into()));
     }
-    assert_eq!(refused(alert(A, "x", "", "INSERT", &[])).await.1, "Table is required when source is Postgres.");
+    assert_eq!(
+        refused(alert(A, "x", "", "INSERT", &[])).await.1,
+        "Table is required when source is Postgres."
+    );
     db.run(&alert(A, "k", "rate", "INSERT", &[("source", "'KAFKA'"), ("topic", "'t'")])).await;
-    assert!(db.get::<bool>("select table_name is null and listener_name is null from freight.table_change_alert").await);
-    assert_eq!(refused(alert(A, "K", "rate", "INSERT", &[])).await.0, "23505", "names are unique regardless of case");
+    assert!(
+        db.get::<bool>("select table_name is null and listener_name is null from freight.table_change_alert")
+            .await
+    );
+    assert_eq!(
+        refused(alert(A, "K", "rate", "INSERT", &[])).await.0,
+        "23505",
+        "names are unique regardless of case"
+    );
 
     db.run(&format!("grant trigger on public.theirs to rowbeat_{0}_freight; grant usage on schema public to rowbeat_{0}_freight", db.name)).await;
     db.run(&alert(A, "t", "public.theirs", "INSERT", &[])).await;
     let _daemon = db.daemon().ready().await;
     db.run(&format!("insert into public.theirs values (1, {A}, 'x'); alter table public.theirs drop column extra; insert into public.theirs values (2, {A}); alter table public.theirs add column more int default 5; insert into public.theirs values (3, {A})")).await;
     assert_eq!(events(&db).await, 3);
-    db.run("drop table public.theirs; update freight.table_change_alert set is_active = false where name = 't'").await;
+    db.run(
+        "drop table public.theirs; update freight.table_change_alert set is_active = false where name = 't'",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_are_data_and_a_broken_one_harms_nobody() {
     let db = freight().await;
-    let logic = |conditions: Value| format!("'{}'", json!({ "name": "n", "description": "d", "conditions": conditions }).to_string().replace('\'', "''"));
+    let logic = |conditions: Value| {
+        format!(
+            "'{}'",
+            json!({ "name": "n", "description": "d", "conditions": conditions })
+                .to_string()
+                .replace('\'', "''")
+        )
+    };
     let one = |operation: &str, value: Value, kind: &str| json!([{ "id": "c1", "column": "comments", "operation": operation, "value": value, "data_type": kind }]);
     for (operation, value, kind) in [
         ("in", json!("x"), "string"),
@@ -345,11 +401,23 @@ async fn conditions_are_data_and_a_broken_one_harms_nobody() {
         ("eq", json!("x"), "text"),
         ("gt", json!("soon"), "date"),
     ] {
-        let (code, message) = db.refusal(&alert(A, "x", "rate", "INSERT", &[("conditional_logic", &logic(one(operation, value, kind)))])).await;
+        let (code, message) = db
+            .refusal(&alert(
+                A,
+                "x",
+                "rate",
+                "INSERT",
+                &[("conditional_logic", &logic(one(operation, value, kind)))],
+            ))
+            .await;
         assert!(code == "RP400" && message.starts_with("Condition c1 "), "{operation}: {code} {message}");
     }
     let judge = async |operation: &str, value: Value, kind: &str, row: Value| -> bool {
-        db.get_with("select (freight.judge_conditions($1, $2)).holds", &[&json!({ "conditions": one(operation, value, kind) }), &json!({ "comments": row })]).await
+        db.get_with(
+            "select (freight.judge_conditions($1, $2)).holds",
+            &[&json!({ "conditions": one(operation, value, kind) }), &json!({ "comments": row })],
+        )
+        .await
     };
     for (operation, value, kind, row, holds) in [
         ("contains", json!("50%"), "string", json!("50% off"), true),
@@ -374,11 +442,19 @@ async fn conditions_are_data_and_a_broken_one_harms_nobody() {
          grant usage on schema public to rowbeat_{0}_freight; grant trigger on public.item to rowbeat_{0}_freight",
         db.name
     )).await;
-    db.run(&alert(A, "urgent", "public.item", "INSERT", &[("conditional_logic", &logic(one("eq", json!("urgent"), "string")))])).await;
+    db.run(&alert(
+        A,
+        "urgent",
+        "public.item",
+        "INSERT",
+        &[("conditional_logic", &logic(one("eq", json!("urgent"), "string")))],
+    ))
+    .await;
     db.run(&alert(A, "all", "public.item", "INSERT", &[])).await;
     db.run(&format!("insert into public.item values (1, {A}, 'urgent'), (2, {A}, 'later')")).await;
     assert_eq!(events(&db).await, 3);
-    db.run(&format!("alter table public.item drop column comments; insert into public.item values (3, {A})")).await;
+    db.run(&format!("alter table public.item drop column comments; insert into public.item values (3, {A})"))
+        .await;
     assert_eq!(events(&db).await, 4);
     let error: String = db.get("select last_error from freight.active_trigger where name = 'urgent'").await;
     assert_eq!(error, "condition c1: the table has no column comments");
@@ -398,7 +474,10 @@ async fn an_event_is_told_by_notification_and_task_with_the_whole_row_or_its_num
     let ids: Vec<i64> = db.get("select array_agg(id order by id) from freight.alert_event").await;
     assert_eq!(said, ids.iter().map(|id| format!("{{\"event_id\": {id}}}")).collect::<Vec<_>>());
     db.until("exists (select from rowbeat.tasks where definition = 'add_effect' and state = 'completed' and queue = 'table_changes' and max_attempts = 4 and payload ->> 'operation' = 'INSERT')").await;
-    assert_eq!(db.get::<String>("select last_error from freight.table_change_alert where name = 'two'").await, "task definition \"nobody_knows_it\" does not exist");
+    assert_eq!(
+        db.get::<String>("select last_error from freight.table_change_alert where name = 'two'").await,
+        "task definition \"nobody_knows_it\" does not exist"
+    );
 
     db.run("delete from freight.table_change_alert where name = 'two'; update rowbeat.plugin_setting set value = 'true' where name = 'notify_rows'").await;
     db.run(&rate(A, "R00002")).await;
@@ -410,5 +489,11 @@ async fn an_event_is_told_by_notification_and_task_with_the_whole_row_or_its_num
     settled(&db).await;
     let said: Value = serde_json::from_str(&ear.all().await[0]).unwrap();
     assert_eq!(said["truncated"], json!(true));
-    assert_eq!(db.get::<i32>("select length(new_row ->> 'comments') from freight.alert_event order by id desc limit 1").await, 100_000);
+    assert_eq!(
+        db.get::<i32>(
+            "select length(new_row ->> 'comments') from freight.alert_event order by id desc limit 1"
+        )
+        .await,
+        100_000
+    );
 }

@@ -94,12 +94,14 @@ select current_database()::text as trigger_catalog, n.nspname::text as trigger_s
     current_database()::text as event_object_catalog, n.nspname::text as event_object_schema, c.relname::text as event_object_table,
     row_number() over (partition by t.tgrelid, e.event_manipulation, t.tgtype & 67 order by t.tgname)::integer as action_order,
     case when t.tgqual is not null then (regexp_match(pg_get_triggerdef(t.oid), ' WHEN \((.+)\) EXECUTE FUNCTION'))[1] end as action_condition,
-    substring(pg_get_triggerdef(t.oid) from '(EXECUTE FUNCTION .*)$') as action_statement,
+    format('EXECUTE FUNCTION %I.%I(%s)', (select m.nspname from pg_catalog.pg_namespace m where m.oid = f.pronamespace), f.proname,
+        (regexp_match(pg_get_triggerdef(t.oid), ' EXECUTE FUNCTION [^(]*\((.*)\)$'))[1]) as action_statement,
     case when t.tgtype & 1 = 1 then 'ROW' else 'STATEMENT' end as action_orientation,
     case when t.tgtype & 2 = 2 then 'BEFORE' when t.tgtype & 64 = 64 then 'INSTEAD OF' else 'AFTER' end as action_timing
 from pg_catalog.pg_trigger t
 join pg_catalog.pg_class c on c.oid = t.tgrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+join pg_catalog.pg_proc f on f.oid = t.tgfoid
 join (values (4, 'INSERT'), (8, 'DELETE'), (16, 'UPDATE')) e (bit, event_manipulation) on t.tgtype & e.bit > 0
 where not t.tgisinternal and n.nspname !~ '^pg_temp';
 comment on view freight.database_trigger is 'Triggers of the database, as information_schema.triggers has them.';
@@ -117,7 +119,7 @@ declare
     v_waits  timestamptz := (select c.waits_since from rowbeat.consumers c where c.name = 'router');
     v_due    timestamptz := (select min(t.run_at) from rowbeat.own_task t where t.state = 'available' and t.parked is null);
     v_alive  boolean := exists (select from rowbeat.nodes n where n.state = 'alive');
-    v_kafka  boolean := exists (select from rowbeat.nodes n where n.state = 'alive' and not coalesce('kafka' = any (n.lacks), false));
+    v_kafka  boolean := exists (select from rowbeat.nodes n where n.state = 'alive' and not 'freight.produce_event' = any (n.lacks));
     v_slow   constant interval := '1 minute';
 begin
     return freight.answer(200, jsonb_build_object(
