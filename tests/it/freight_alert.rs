@@ -1,4 +1,4 @@
-//! Table-change alerts of freight, by a real daemon.
+//! Table-change alerts of freight: what they are, what is captured for them, which changes concern them.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use tokio_postgres::{AsyncMessage, Client};
 
 use crate::freight::{A, B, freight};
-use crate::harness::{PATIENCE, TestDb};
+use crate::harness::TestDb;
 
 /// A session that keeps what it hears.
-struct Heard {
+pub(crate) struct Heard {
     client: Client,
     said: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Heard {
-    async fn on(db: &TestDb, channels: &[&str]) -> Self {
+    pub(crate) async fn on(db: &TestDb, channels: &[&str]) -> Self {
         let (client, mut connection) = db.connector.connect("test").await.unwrap();
         let said: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
         let kept = Arc::clone(&said);
@@ -35,14 +35,20 @@ impl Heard {
     }
 
     /// What it has heard of what was committed before this call.
-    async fn all(&self) -> Vec<String> {
+    pub(crate) async fn all(&self) -> Vec<String> {
         self.client.batch_execute("select 1").await.unwrap();
         self.said.lock().unwrap().drain(..).map(|(_, payload)| payload).collect()
     }
 }
 
 /// An alert of an organization with more columns, as (column, value) in SQL.
-fn alert(organization: &str, name: &str, table: &str, action: &str, more: &[(&str, &str)]) -> String {
+pub(crate) fn alert(
+    organization: &str,
+    name: &str,
+    table: &str,
+    action: &str,
+    more: &[(&str, &str)],
+) -> String {
     let columns: String = more.iter().map(|(column, _)| format!(", {column}")).collect();
     let values: String = more.iter().map(|(_, value)| format!(", {value}")).collect();
     format!(
@@ -51,7 +57,7 @@ fn alert(organization: &str, name: &str, table: &str, action: &str, more: &[(&st
     )
 }
 
-fn rate(organization: &str, number: &str) -> String {
+pub(crate) fn rate(organization: &str, number: &str) -> String {
     format!(
         "insert into freight.rate (organization_id, rate_number, effective_date, expiration_date, rate_amount)
          values ({organization}, '{number}', '2020-01-01', '2099-01-01', 10);"
@@ -59,7 +65,7 @@ fn rate(organization: &str, number: &str) -> String {
 }
 
 /// Waits until the log is read and every delivery has been made.
-async fn settled(db: &TestDb) {
+pub(crate) async fn settled(db: &TestDb) {
     db.until(
         "not exists (select from rowbeat.consumers where name = 'router' and waits_since is not null)
          and not exists (select from rowbeat.task where definition = 'freight.deliver_change')",
@@ -67,7 +73,7 @@ async fn settled(db: &TestDb) {
     .await;
 }
 
-async fn events(db: &TestDb) -> i64 {
+pub(crate) async fn events(db: &TestDb) -> i64 {
     settled(db).await;
     db.get("select count(*) from freight.alert_event").await
 }
@@ -213,27 +219,6 @@ async fn m4_m5_m6_an_event_is_of_the_alert_s_organization_and_operation_and_of_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m9_a_delete_s_image_is_the_old_row_and_truncate_is_one_event_without_images() {
-    let db = freight().await;
-    let _daemon = db.daemon().ready().await;
-    db.run(&format!(
-        "create table public.thing (id int primary key, name text, organization_id uuid); insert into public.thing values (7, 'x', {A}), (8, 'y', {A});
-         grant usage on schema public to rowbeat_{0}_freight; grant trigger on public.thing to rowbeat_{0}_freight",
-        db.name
-    ))
-    .await;
-    db.run(&alert(A, "gone", "public.thing", "DELETE", &[])).await;
-    db.run("delete from public.thing where id = 7").await;
-    assert_eq!(events(&db).await, 1);
-    let seen: Value = db.get("select jsonb_build_array(operation, old_row -> 'name', row_key -> 'id', new_row) from freight.alert_event").await;
-    assert_eq!(seen, json!(["DELETE", "x", 7, null]));
-    db.run("truncate public.thing").await;
-    assert_eq!(events(&db).await, 2);
-    let seen: Value = db.get("select jsonb_build_array(operation, old_row, row_key, new_row) from freight.alert_event order by id desc limit 1").await;
-    assert_eq!(seen, json!(["TRUNCATE", null, null, null]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn m10_liveness_is_judged_by_the_local_date_of_the_change() {
     let db = freight().await;
     for (number, (active, from, until, live)) in [
@@ -306,29 +291,6 @@ async fn expired_alerts_are_swept_once_what_was_written_before_has_been_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m12_nothing_is_lost_or_doubled_and_the_order_is_that_of_the_log() {
-    let db = freight().await;
-    db.run(&alert(A, "one", "rate", "INSERT", &[])).await;
-    db.run(&(1..=5).map(|n| rate(A, &format!("R0000{n}"))).collect::<String>()).await;
-    let daemon = db.daemon_with("[node]\nconcurrency = 8\n", &[]).ready().await;
-    assert_eq!(events(&db).await, 5);
-    // In the middle of the work the node dies; the next one goes on in order.
-    for n in 10..60 {
-        db.run(&rate(A, &format!("R000{n}"))).await;
-    }
-    daemon.kill9();
-    let _daemon = db.daemon_with("[node]\nconcurrency = 8\n", &[]).ready().await;
-    db.run("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()").await;
-    let begun = std::time::Instant::now();
-    while events(&db).await < 55 {
-        assert!(begun.elapsed() < PATIENCE);
-    }
-    let in_order: bool = db.get("select array_agg(new_row ->> 'rate_number' order by id) = array_agg(new_row ->> 'rate_number' order by new_row ->> 'rate_number') from freight.alert_event").await;
-    assert!(in_order);
-    assert_eq!(db.get::<i64>("select count(*) from freight.alert_event").await, 55);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn m14_m15_what_cannot_be_alerted_is_refused_and_tables_stay_writable() {
     let db = freight().await;
     db.run("create table public.plain (id int primary key); create table public.theirs (id int primary key, organization_id uuid, extra text)").await;
@@ -377,123 +339,4 @@ async fn m14_m15_what_cannot_be_alerted_is_refused_and_tables_stay_writable() {
         "drop table public.theirs; update freight.table_change_alert set is_active = false where name = 't'",
     )
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn conditions_are_data_and_a_broken_one_harms_nobody() {
-    let db = freight().await;
-    let logic = |conditions: Value| {
-        format!(
-            "'{}'",
-            json!({ "name": "n", "description": "d", "conditions": conditions })
-                .to_string()
-                .replace('\'', "''")
-        )
-    };
-    let one = |operation: &str, value: Value, kind: &str| json!([{ "id": "c1", "column": "comments", "operation": operation, "value": value, "data_type": kind }]);
-    for (operation, value, kind) in [
-        ("in", json!("x"), "string"),
-        ("not_in", json!(5), "number"),
-        ("contains", json!(["x"]), "string"),
-        ("isnull", json!(true), "boolean"),
-        ("like", json!("x"), "string"),
-        ("eq", json!(null), "string"),
-        ("eq", json!("x"), "text"),
-        ("gt", json!("soon"), "date"),
-    ] {
-        let (code, message) = db
-            .refusal(&alert(
-                A,
-                "x",
-                "rate",
-                "INSERT",
-                &[("conditional_logic", &logic(one(operation, value, kind)))],
-            ))
-            .await;
-        assert!(code == "RP400" && message.starts_with("Condition c1 "), "{operation}: {code} {message}");
-    }
-    let judge = async |operation: &str, value: Value, kind: &str, row: Value| -> bool {
-        db.get_with(
-            "select (freight.judge_conditions($1, $2)).holds",
-            &[&json!({ "conditions": one(operation, value, kind) }), &json!({ "comments": row })],
-        )
-        .await
-    };
-    for (operation, value, kind, row, holds) in [
-        ("contains", json!("50%"), "string", json!("50% off"), true),
-        ("contains", json!("5_%"), "string", json!("50% off"), false),
-        ("icontains", json!("OFF"), "string", json!("50% off"), true),
-        ("gt", json!(9), "number", json!(10), true),
-        ("gt", json!("9"), "string", json!("10"), false),
-        ("eq", json!("'; drop table x; --"), "string", json!("'; drop table x; --"), true),
-        ("lte", json!("2023-06-01"), "date", json!("2023-06-01"), true),
-        ("in", json!([1, 2]), "number", json!(2.0), true),
-        ("not_in", json!(["a"]), "string", json!("b"), true),
-        ("isnull", json!(null), "string", json!(null), true),
-        ("not_isnull", json!(null), "string", json!(null), false),
-        ("eq", json!(true), "boolean", json!(true), true),
-        ("gt", json!(1), "number", json!("no number"), false),
-    ] {
-        assert_eq!(judge(operation, value, kind, row).await, holds, "{operation}");
-    }
-    let _daemon = db.daemon().ready().await;
-    db.run(&format!(
-        "create table public.item (id int primary key, organization_id uuid, comments text);
-         grant usage on schema public to rowbeat_{0}_freight; grant trigger on public.item to rowbeat_{0}_freight",
-        db.name
-    )).await;
-    db.run(&alert(
-        A,
-        "urgent",
-        "public.item",
-        "INSERT",
-        &[("conditional_logic", &logic(one("eq", json!("urgent"), "string")))],
-    ))
-    .await;
-    db.run(&alert(A, "all", "public.item", "INSERT", &[])).await;
-    db.run(&format!("insert into public.item values (1, {A}, 'urgent'), (2, {A}, 'later')")).await;
-    assert_eq!(events(&db).await, 3);
-    db.run(&format!("alter table public.item drop column comments; insert into public.item values (3, {A})"))
-        .await;
-    assert_eq!(events(&db).await, 4);
-    let error: String = db.get("select last_error from freight.active_trigger where name = 'urgent'").await;
-    assert_eq!(error, "condition c1: the table has no column comments");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_told_by_notification_and_task_with_the_whole_row_or_its_number() {
-    let db = freight().await.with_effects().await;
-    let ear = Heard::on(&db, &["new_added_rate"]).await;
-    let _daemon = db.daemon().ready().await;
-    db.run(&alert(A, "one", "rate", "INSERT", &[("task_definition", "'add_effect'")])).await;
-    db.run(&alert(A, "two", "rate", "INSERT", &[("task_definition", "'nobody_knows_it'")])).await;
-    db.run(&rate(A, "R00001")).await;
-    assert_eq!(events(&db).await, 2);
-    let mut said = ear.all().await;
-    said.sort();
-    let ids: Vec<i64> = db.get("select array_agg(id order by id) from freight.alert_event").await;
-    assert_eq!(said, ids.iter().map(|id| format!("{{\"event_id\": {id}}}")).collect::<Vec<_>>());
-    db.until("exists (select from rowbeat.tasks where definition = 'add_effect' and state = 'completed' and queue = 'table_changes' and max_attempts = 4 and payload ->> 'operation' = 'INSERT')").await;
-    assert_eq!(
-        db.get::<String>("select last_error from freight.table_change_alert where name = 'two'").await,
-        "task definition \"nobody_knows_it\" does not exist"
-    );
-
-    db.run("delete from freight.table_change_alert where name = 'two'; update rowbeat.plugin_setting set value = 'true' where name = 'notify_rows'").await;
-    db.run(&rate(A, "R00002")).await;
-    settled(&db).await;
-    let said: Value = serde_json::from_str(&ear.all().await[0]).unwrap();
-    assert!(said["rate_number"] == "R00002" && said["organization_id"].is_string() && said["id"].is_string());
-    assert!(said.get("created_at").is_none() && said.get("updated_at").is_none());
-    db.run(&format!("insert into freight.rate (organization_id, effective_date, expiration_date, comments) values ({A}, '2020-01-01', '2099-01-01', repeat('x', 100000))")).await;
-    settled(&db).await;
-    let said: Value = serde_json::from_str(&ear.all().await[0]).unwrap();
-    assert_eq!(said["truncated"], json!(true));
-    assert_eq!(
-        db.get::<i32>(
-            "select length(new_row ->> 'comments') from freight.alert_event order by id desc limit 1"
-        )
-        .await,
-        100_000
-    );
 }

@@ -33,6 +33,7 @@ mod freight;
 mod freight_alert;
 mod freight_billing;
 mod freight_command;
+mod freight_event;
 mod freight_rate;
 mod http;
 mod http_guard;
