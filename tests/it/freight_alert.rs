@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tokio_postgres::{AsyncMessage, Client};
 
+use crate::cli::rowbeat;
 use crate::freight::{A, B, freight};
 use crate::harness::TestDb;
 
@@ -339,4 +340,36 @@ async fn m14_m15_what_cannot_be_alerted_is_refused_and_tables_stay_writable() {
         "drop table public.theirs; update freight.table_change_alert set is_active = false where name = 't'",
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_plugin_captures_nothing_and_goes_on_when_it_comes_back() {
+    let db = freight().await;
+    db.run(&alert(A, "one", "rate", "INSERT", &[])).await;
+    rowbeat(&db, &["plugin", "remove", "freight"]).ok();
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.watch").await, 0);
+    db.run(&rate(A, "R00001")).await;
+    rowbeat(&db, &["plugin", "install", "freight"]).ok();
+    let _daemon = db.daemon().ready().await;
+    db.until("(select is_captured from freight.active_trigger)").await;
+    db.run(&rate(A, "R00002")).await;
+    assert_eq!(events(&db).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_write_alerts_rates_and_bills_without_being_superusers() {
+    let db = freight().await;
+    let _daemon = db.daemon().ready().await;
+    db.run("set role rowbeat_operator").await;
+    db.run(&alert(A, "one", "rate", "INSERT", &[("email_recipients", "'ann@a.example'")])).await;
+    db.run(&rate(A, "R00001")).await;
+    assert_eq!(events(&db).await, 1);
+    assert!(db.get::<bool>("select is_live and is_captured from freight.active_trigger").await);
+    assert!(db.get::<bool>("select count(*) > 10 from freight.watchable_table").await);
+    assert!(!db.get::<bool>("select exists (select from freight.watchable_table where name in ('alert_event', 'organization'))").await);
+    db.run(&format!("insert into freight.customer (organization_id, name) values ({A}, 'c');
+        insert into freight.shipment (organization_id, pro_number, customer_id) select organization_id, 'P1', id from freight.customer;
+        insert into freight.billing_queue (organization_id, shipment_id) select organization_id, id from freight.shipment;
+        select freight.untransfer({A}, '{{INV-P1}}'), freight.mark_ready_to_bill()")).await;
+    assert_eq!(db.refusal("delete from freight.alert_event").await.0, "42501");
 }

@@ -138,31 +138,32 @@ comment on function freight.judge_alert() is 'Completes an alert and refuses one
 create or replace trigger judge_alert before insert or update on freight.table_change_alert
     for each row execute function freight.judge_alert();
 
--- Promises: from this transaction on exactly what active alerts want of a table is captured. Password hashes are left out.
--- Locks: see rowbeat.watch; the alerted table shortly when its capture changes.
-create or replace function freight.follow_alert() returns trigger language plpgsql as $$
+-- Promises: the alert's watch is as the alert wants it; capture begins with this transaction. Password hashes are left out.
+create or replace function freight.watch_alert(p_alert freight.table_change_alert) returns void language plpgsql volatile as $$
 declare
-    v_watch    text := 'freight.alert.' || coalesce(new.id, old.id);
-    v_wanted   boolean := tg_op <> 'DELETE' and new.source = 'POSTGRES' and new.is_active and not new.swept;
-    v_table    regclass;
-    v_exclude  text[];
-begin
-    if not v_wanted then
-        delete from rowbeat.watch w where w.name = v_watch;
-        return null;
-    end if;
-    if tg_op = 'UPDATE' and (new.source, new.is_active, new.swept, new.table_name, new.database_action)
-        is not distinct from (old.source, old.is_active, old.swept, old.table_name, old.database_action) then
-        return null;
-    end if;
-    v_table := freight.find_table(new.table_name);
-    v_exclude := array(select a.attname::text from pg_catalog.pg_attribute a
+    v_watch    text := 'freight.alert.' || p_alert.id;
+    v_table    regclass := freight.find_table(p_alert.table_name);
+    v_exclude  text[] := array(select a.attname::text from pg_catalog.pg_attribute a
         where a.attrelid = v_table and a.attname in ('password_hash', 'password') and not a.attisdropped);
-    update rowbeat.watch w set table_name = v_table, operations = freight.operations(new.database_action), exclude = v_exclude, enabled = true
+begin
+    update rowbeat.watch w set table_name = v_table, operations = freight.operations(p_alert.database_action), exclude = v_exclude, enabled = true
     where w.name = v_watch;
     if not found then
         insert into rowbeat.watch (name, table_name, operations, definition, exclude, serial_key)
-        values (v_watch, v_table, freight.operations(new.database_action), 'freight.deliver_change', v_exclude, quote_literal(v_watch));
+        values (v_watch, v_table, freight.operations(p_alert.database_action), 'freight.deliver_change', v_exclude, quote_literal(v_watch));
+    end if;
+end $$;
+comment on function freight.watch_alert(freight.table_change_alert) is 'Writes the watch of an alert.';
+
+-- Promises: from this transaction on exactly what active alerts want of a table is captured.
+-- Locks: see rowbeat.watch; the alerted table shortly when its capture changes.
+create or replace function freight.follow_alert() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'DELETE' or new.source <> 'POSTGRES' or not new.is_active or new.swept then
+        delete from rowbeat.watch w where w.name = 'freight.alert.' || coalesce(new.id, old.id);
+    elsif tg_op = 'INSERT' or (new.source, new.is_active, new.swept, new.table_name, new.database_action)
+            is distinct from (old.source, old.is_active, old.swept, old.table_name, old.database_action) then
+        perform freight.watch_alert(new);
     end if;
     return null;
 end $$;
@@ -175,7 +176,7 @@ create or replace trigger table_change_alert_trigger after insert or update or d
     for each row execute function rowbeat.notify_table_change();
 
 -- Promises: of alerts that have expired nothing is captured any more, once all that was written before has been read. Returns how many.
--- Called by: the schedule of the same name. Safe to repeat, and in any number of copies.
+-- Called by: the schedule of the same name, at once after an installation. Safe to repeat, and in any number of copies.
 create or replace function freight.sweep_alerts(payload jsonb default '{}') returns jsonb language plpgsql volatile as $$
 declare
     v_now    timestamptz := rowbeat.now_();
@@ -192,6 +193,10 @@ begin
         update freight.table_change_alert a set swept = true where a.id = v_alert;
         v_swept := v_swept + 1;
     end loop;
+    -- Watches that went with the plugin come back with it; a table that is gone meanwhile has none.
+    perform freight.watch_alert(a) from freight.table_change_alert a
+    where a.source = 'POSTGRES' and a.is_active and not a.swept and freight.find_table(a.table_name) is not null
+        and not exists (select from rowbeat.watch w where w.name = 'freight.alert.' || a.id);
     return jsonb_build_object('swept', v_swept);
 end $$;
 comment on function freight.sweep_alerts(jsonb) is 'Ends the capture for expired alerts.';

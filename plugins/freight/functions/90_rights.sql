@@ -4,7 +4,6 @@ begin
     if to_regrole('rowbeat_operator') is null then
         return;
     end if;
-    grant usage on schema freight to rowbeat_operator;
     grant select, insert, update, delete on all tables in schema freight to rowbeat_operator;
     revoke insert, update, delete on freight.alert_event, freight.email_log, freight.billing_history, freight.billing_transfer_log,
         freight.invoice_number, freight.rate_counter, freight.rate_expiration_notice from rowbeat_operator;
