@@ -129,6 +129,13 @@ async fn conditions_are_data_and_a_broken_one_harms_nobody() {
     assert_eq!(events(&db).await, 4);
     let error: String = db.get("select last_error from freight.active_trigger where name = 'urgent'").await;
     assert_eq!(error, "condition c1: the table has no column comments");
+    // What was written before the table went is still delivered, and what is wrong with it still said.
+    db.run(&format!("update freight.table_change_alert set last_error = null; insert into public.item values (4, {A}); drop table public.item")).await;
+    assert_eq!(events(&db).await, 5);
+    assert_eq!(
+        db.get::<String>("select last_error from freight.table_change_alert where name = 'urgent'").await,
+        error
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,7 +135,10 @@ begin
     return new;
 end $$;
 comment on function freight.judge_alert() is 'Completes an alert and refuses one that makes no sense.';
-create or replace trigger judge_alert before insert or update on freight.table_change_alert
+-- Not of last_error: an alert whose table is gone still says what went wrong.
+create or replace trigger judge_alert before insert or update of organization_id, name, is_active, source, database_action, table_name, topic,
+        effective_date, expiration_date, email_recipients, custom_subject, conditional_logic, task_definition, sink_topic, function_name, trigger_name,
+        listener_name on freight.table_change_alert
     for each row execute function freight.judge_alert();
 
 -- Promises: the alert's watch is as the alert wants it; capture begins with this transaction. Password hashes are left out.
@@ -183,6 +186,7 @@ declare
     v_waits  timestamptz := (select c.waits_since from rowbeat.consumers c where c.name = 'router');
     v_alert  uuid;
     v_swept  integer := 0;
+    v_lost   freight.table_change_alert;
 begin
     for v_alert in
         select a.id from freight.table_change_alert a join freight.organization o on o.id = a.organization_id
@@ -194,9 +198,17 @@ begin
         v_swept := v_swept + 1;
     end loop;
     -- Watches that went with the plugin come back with it; a table that is gone meanwhile has none.
-    perform freight.watch_alert(a) from freight.table_change_alert a
-    where a.source = 'POSTGRES' and a.is_active and not a.swept and freight.find_table(a.table_name) is not null
-        and not exists (select from rowbeat.watch w where w.name = 'freight.alert.' || a.id);
+    for v_lost in
+        select a.* from freight.table_change_alert a
+        where a.source = 'POSTGRES' and a.is_active and not a.swept and freight.find_table(a.table_name) is not null
+            and not exists (select from rowbeat.watch w where w.name = 'freight.alert.' || a.id)
+    loop
+        begin
+            perform freight.watch_alert(v_lost);
+        exception when others then
+            perform freight.note_alert_error(v_lost.id, sqlerrm);
+        end;
+    end loop;
     return jsonb_build_object('swept', v_swept);
 end $$;
 comment on function freight.sweep_alerts(jsonb) is 'Ends the capture for expired alerts.';

@@ -116,7 +116,7 @@ create table freight.entitlement (
     id               uuid primary key default gen_random_uuid(),
     organization_id  uuid not null references freight.organization (id) on delete cascade,
     feature          text not null,
-    valid_from       timestamptz not null,
+    valid_from       timestamptz not null default now(),
     valid_until      timestamptz,
     created_at       timestamptz not null,
     updated_at       timestamptz not null,
