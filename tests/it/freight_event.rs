@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::freight::{A, freight};
+use crate::freight::{A, B, freight};
 use crate::freight_alert::{Heard, alert, events, rate, settled};
 use crate::harness::PATIENCE;
 
@@ -174,4 +174,89 @@ async fn an_event_is_told_by_notification_and_task_with_the_whole_row_or_its_num
         .await,
         100_000
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_s_message_waits_for_a_broker_and_is_the_envelope_of_the_event() {
+    let db = freight().await;
+    let _daemon = db.daemon().ready().await;
+    db.run(&alert(A, "one", "rate", "UPDATE", &[("sink_topic", "'rates'")])).await;
+    db.run(&rate(A, "R00001")).await;
+    db.run("update freight.rate set rate_amount = 12").await;
+    assert_eq!(events(&db).await, 1);
+    let task: Value =
+        db.get("select to_jsonb(t) from rowbeat.task t where definition = 'freight.produce_event'").await;
+    let payload = &task["payload"];
+    assert_eq!((&task["state"], &task["queue"]), (&json!("waiting"), &json!("table_changes")));
+    assert_eq!(
+        (&payload["topic"], &payload["message"]["op"], &payload["message"]["source"]["table"]),
+        (&json!("rates"), &json!("u"), &json!("freight.rate"))
+    );
+    assert_eq!(
+        (&payload["message"]["before"]["rate_amount"], &payload["message"]["after"]["rate_amount"]),
+        (&json!(10.0), &json!(12.0))
+    );
+    assert_eq!(payload["key"]["id"], payload["message"]["after"]["id"]);
+    assert!(payload["message"]["ts_ms"].is_i64());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_of_several_organizations_on_one_table_do_not_touch_each_other() {
+    let db = freight().await;
+    let _daemon = db.daemon().ready().await;
+    for (organization, name, action) in
+        [(A, "one", "INSERT"), (A, "two", "BOTH"), (B, "one", "INSERT"), (B, "two", "DELETE")]
+    {
+        db.run(&alert(organization, name, "rate", action, &[])).await;
+    }
+    let told = async || {
+        settled(&db).await;
+        db.get::<Value>(
+            "select coalesce(jsonb_agg(o.name || ' ' || a.name || ' ' || e.operation order by o.name, a.name, e.id), '[]')
+             from freight.alert_event e join freight.table_change_alert a on a.id = e.alert_id join freight.organization o on o.id = e.organization_id",
+        )
+        .await
+    };
+    db.run(&format!("{}{}", rate(A, "R00001"), rate(B, "R00001"))).await;
+    assert_eq!(told().await, json!(["A one INSERT", "A two INSERT", "B one INSERT"]));
+    // One goes, one changes, one sleeps: the others hear what they heard.
+    db.run(&format!(
+        "truncate freight.alert_event; delete from freight.table_change_alert where name = 'one' and organization_id = {A};
+         update freight.table_change_alert set is_active = false where name = 'one' and organization_id = {B};
+         update freight.table_change_alert set database_action = 'UPDATE' where name = 'two' and organization_id = {A}"
+    ))
+    .await;
+    db.run(&format!(
+        "{} update freight.rate set rate_amount = 7; delete from freight.rate where rate_number = 'R00001'",
+        rate(A, "R00002")
+    ))
+    .await;
+    assert_eq!(told().await, json!(["A two UPDATE", "A two UPDATE", "B two DELETE"]));
+    // Everybody hears of a truncation who hears of deletions.
+    db.run(&format!(
+        "truncate freight.alert_event; {} truncate freight.rate cascade",
+        alert(A, "gone", "rate", "DELETE", &[])
+    ))
+    .await;
+    assert_eq!(told().await, json!(["A gone TRUNCATE", "B two TRUNCATE"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_before_an_alert_wanted_it_does_not_concern_it() {
+    let db = freight().await;
+    db.run(&format!(
+        "{} {}",
+        alert(A, "edited", "rate", "INSERT", &[]),
+        alert(A, "other", "rate", "UPDATE", &[])
+    ))
+    .await;
+    db.run(&rate(A, "R00001")).await;
+    db.run("update freight.rate set rate_amount = 11").await;
+    // Nobody has read the log yet: the insert counts still, the update never did.
+    db.run("update freight.table_change_alert set database_action = 'BOTH' where name = 'edited'").await;
+    db.run("update freight.rate set rate_amount = 12").await;
+    let _daemon = db.daemon().ready().await;
+    assert_eq!(events(&db).await, 4);
+    let heard: Value = db.get("select jsonb_agg(jsonb_build_array(operation, new_row -> 'rate_amount') order by e.id) from freight.alert_event e join freight.table_change_alert a on a.id = e.alert_id where a.name = 'edited'").await;
+    assert_eq!(heard, json!([["INSERT", 10.0], ["UPDATE", 12.0]]));
 }
