@@ -2,12 +2,18 @@
 
 -- Promises: name and operations in their usual form; what can be known to be wrong is refused, and an edit wipes old errors.
 -- Its expressions are planned as the router will run them, on no changes. Runs as the writer of the row.
--- SQLSTATEs: RB006 (not a table that can be watched), 42703 (no such column), 22023 (what makes no sense), and what the server says of an expression.
+-- SQLSTATEs: RB006 (not a table that can be watched), 42703 (no such column), 22023 (what makes no sense), 42501 (an expression of a plugin's),
+--   and what the server says of an expression.
 create or replace function rowbeat.fill_watch() returns trigger
 language plpgsql set search_path = '' as $$
 declare
     v_columns  text[];
 begin
+    if new.serial_key is not null and rowbeat.constant_key(new.serial_key) is null
+        and exists (select from rowbeat.plugin p where p.role_name = current_user) then
+        raise exception 'a plugin''s serial key is a plain quoted text, not %', new.serial_key using errcode = 'insufficient_privilege',
+            hint = 'Expressions are evaluated with the daemon''s rights: they are for operators.';
+    end if;
     new.name := coalesce(new.name, format('%s_on_%s', new.definition, new.table_name));
     new.operations := (select array_agg(distinct upper(o)) from unnest(new.operations) o);
     if tg_op = 'UPDATE' then

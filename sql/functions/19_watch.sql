@@ -229,10 +229,18 @@ exception when lock_not_available or object_in_use or insufficient_privilege the
 end $$;
 comment on function rowbeat.drop_unneeded_triggers(regclass) is 'Drops capture triggers of a table that no watch needs, where that is possible.';
 
+-- The value of a key that is a plain quoted text, the same for every change: nothing has to be evaluated for it. Null: it is an expression.
+create or replace function rowbeat.constant_key(p_key text) returns text
+language sql immutable as $$
+    select substr(p_key, 2, length(p_key) - 2) where p_key ~ '^''[^''\\]*''$'
+$$;
+comment on function rowbeat.constant_key(text) is 'The value of a key that is a plain quoted text; null: it is an expression.';
+
 -- Whether something has to be evaluated for a watch.
 create or replace function rowbeat.has_expressions(p_watch rowbeat.watch) returns boolean
 language sql immutable as $$
-    select coalesce(p_watch.condition, p_watch.payload, p_watch.unique_key, p_watch.serial_key) is not null
+    select coalesce(p_watch.condition, p_watch.payload, p_watch.unique_key) is not null
+        or p_watch.serial_key is not null and rowbeat.constant_key(p_watch.serial_key) is null
 $$;
 comment on function rowbeat.has_expressions(rowbeat.watch) is 'Whether something has to be evaluated for a watch.';
 
@@ -261,7 +269,7 @@ begin
             and (p_watch.columns is null or c.operation <> 'UPDATE'
                 or exists (select from unnest(p_watch.columns) k where c.old -> k is distinct from c.new -> k)));
     if not rowbeat.has_expressions(p_watch) then
-        return query select s, null::jsonb, null::text, null::text from unnest(p_seqs) s;
+        return query select s, null::jsonb, null::text, rowbeat.constant_key(p_watch.serial_key) from unnest(p_seqs) s;
         return;
     elsif not exists (select from pg_catalog.pg_class c where c.oid = p_watch.table_name) then
         raise exception 'the table % is gone', p_watch.known_as using errcode = 'undefined_table',

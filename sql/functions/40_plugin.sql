@@ -49,11 +49,21 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function rowbeat.plugin_part_table(text) is 'The table that parts of this kind are rows of.';
 
--- Promises: the plugin's rows that p_keep ({"kind": ["name"]}) does not list are gone; their kinds and names are returned. Safe to
+-- Promises: the plugin's rows that p_keep ({"kind": ["name"]}) does not list are gone; their kinds and names are returned. Nothing to keep:
+--   so are the schedules and watches that it wrote at run time. Safe to
 --   repeat. Locks: the rows. SQLSTATEs: RB005 (a definition has live tasks), 23503 (somebody else's schedule or watch needs it).
 create or replace function rowbeat.drop_plugin_parts(p_plugin text, p_keep jsonb) returns table (kind text, name text)
 language plpgsql volatile set search_path = '' as $$
 begin
+    -- Schedules and watches that the plugin wrote at run time go with it: they carry its name, and would keep its definitions.
+    if p_keep = '{}' then
+        return query delete from rowbeat.watch w where starts_with(w.name, p_plugin || '.') and exists (select from rowbeat.plugin_part d
+            where d.plugin = p_plugin and d.kind = 'task' and d.name = w.definition) and not exists (select from rowbeat.plugin_part d
+            where d.kind = 'watch' and d.name = w.name) returning 'watch', w.name;
+        return query delete from rowbeat.schedule s where starts_with(s.name, p_plugin || '.') and exists (select from rowbeat.plugin_part d
+            where d.plugin = p_plugin and d.kind = 'task' and d.name = s.definition) and not exists (select from rowbeat.plugin_part d
+            where d.kind = 'schedule' and d.name = s.name) returning 'schedule', s.name;
+    end if;
     -- What refers to definitions goes before them.
     for kind, name in
         select t.kind, t.name from rowbeat.plugin_part t
@@ -103,6 +113,10 @@ begin
         perform rowbeat.grant_plugin(v_role);
     end if;
     execute format('create schema if not exists %I', p_plugin);
+    -- Operators see into it; what they may do there is for the plugin to grant.
+    if to_regrole('rowbeat_operator') is not null then
+        execute format('grant usage on schema %I to rowbeat_operator', p_plugin);
+    end if;
     if v_role is not null then
         execute format('grant usage, create on schema %I to %I', p_plugin, v_role);
     end if;

@@ -45,11 +45,11 @@ begin
     execute format('grant select, insert, update, delete on rowbeat.schedule to %I', p_role);
     -- Column by column: what the router evaluates as the daemon is not for plugins to write.
     execute format('grant select, delete, insert (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until,
-        time_zone, enabled), update (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until, time_zone,
-        enabled) on rowbeat.watch to %I', p_role);
+        time_zone, enabled, serial_key), update (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until,
+        time_zone, enabled, serial_key) on rowbeat.watch to %I', p_role);
     execute format('grant select on rowbeat.capture_trigger, rowbeat.unneeded_trigger to %I', p_role);
     execute format('grant select, delete on rowbeat.own_task to %I', p_role);
-    execute format('grant select on rowbeat.own_setting to %I', p_role);
+    execute format('grant select on rowbeat.own_setting, rowbeat.own_file to %I', p_role);
 end $$;
 comment on function rowbeat.grant_plugin(name) is 'Grants a plugin''s role what plugins may do.';
 
@@ -78,6 +78,24 @@ select s.plugin, s.name, coalesce(s.value, s.default_value) as value
 from rowbeat.plugin_setting s join rowbeat.plugin p on p.name = s.plugin
 where p.role_name = current_user or not exists (select from rowbeat.plugin c where c.role_name = current_user);
 comment on view rowbeat.own_setting is 'Settings of the calling plugin, with their values in force.';
+
+-- The files of the calling plugin, its templates above all; the daemon's role sees all.
+create or replace view rowbeat.own_file as
+select f.plugin, f.path, f.content
+from rowbeat.plugin_file f join rowbeat.plugin p on p.name = f.plugin
+where p.role_name = current_user or not exists (select from rowbeat.plugin c where c.role_name = current_user);
+comment on view rowbeat.own_file is 'Files of the calling plugin.';
+
+-- Its own are the schedules and watches that carry the plugin's name, and those that its manifest declares under other names.
+grant select (plugin, kind, name) on rowbeat.plugin_part to public;
+alter policy plugin_touches_its_own on rowbeat.schedule
+    using (coalesce((select starts_with(schedule.name, p.name || '.') or exists (
+        select from rowbeat.plugin_part t where t.plugin = p.name and t.kind = 'schedule' and t.name = schedule.name)
+        from rowbeat.plugin p where p.role_name = current_user), true));
+alter policy plugin_touches_its_own on rowbeat.watch
+    using (coalesce((select starts_with(watch.name, p.name || '.') or exists (
+        select from rowbeat.plugin_part t where t.plugin = p.name and t.kind = 'watch' and t.name = watch.name)
+        from rowbeat.plugin p where p.role_name = current_user), true));
 
 -- A plugin's setting as text, null when it has no value; cast it. Within a plugin only its own can be read.
 create or replace function rowbeat.read_setting(p_plugin text, p_name text) returns text

@@ -32,6 +32,12 @@ mod endpoint_auth;
 mod enqueue;
 mod executor;
 mod failover;
+mod freight;
+mod freight_alert;
+mod freight_billing;
+mod freight_command;
+mod freight_event;
+mod freight_rate;
 mod http;
 mod http_guard;
 #[cfg(feature = "kafka")]

@@ -90,7 +90,17 @@ async fn a_plugin_reaches_nothing_but_its_own() {
             "insert into rowbeat.watch (name, table_name, definition) values ('tally.w', 'public.secret', 'tally.count')",
             "permission denied for table secret",
         ),
+        (
+            "insert into rowbeat.watch (name, table_name, definition, serial_key) values ('tally.w', 'tally.counter', 'tally.count', 'new.what')",
+            "a plugin's serial key is a plain quoted text, not new.what",
+        ),
+        (
+            "insert into rowbeat.watch (name, table_name, definition, serial_key) values ('tally.w', 'tally.counter', 'tally.count', $$'a' || rowbeat.purge_plugin('other')::text || 'b'$$)",
+            "a plugin's serial key is a plain quoted text",
+        ),
         ("select value::text from rowbeat.own_setting where plugin <> 'tally'", ""),
+        ("select path from rowbeat.own_file where plugin <> 'tally'", ""),
+        ("select content from rowbeat.plugin_file", "permission denied for table plugin_file"),
         ("update rowbeat.plugin set role_name = 'postgres'", "permission denied"),
         ("alter table tally.counter owner to postgres", "must be"),
     ] {
@@ -115,6 +125,10 @@ async fn a_plugin_can_do_what_plugins_are_for() {
     db.run("create table public.orders (id bigint primary key); insert into public.orders values (42)").await;
     burglar()
         .edit("plugin.toml", "rowbeat = \"0.1\"", "rowbeat = \"0.1\"\nread = [\"public.orders\"]")
+        .append(
+            "plugin.toml",
+            "[[schedule]]\nname = \"count_all\"\ndefinition = \"tally.count\"\nspec = \"@yearly\"\n",
+        )
         .install(&db)
         .ok();
     db.run("insert into rowbeat.task (definition, payload) values ('tally.count', '{\"what\": \"rows\"}')")
@@ -147,6 +161,17 @@ async fn a_plugin_can_do_what_plugins_are_for() {
             "tally.w",
         ),
         ("delete from rowbeat.watch where name = 'tally.w' returning 'gone'", "gone"),
+        (
+            "insert into rowbeat.watch (name, table_name, definition, serial_key) values ('tally.s', 'tally.counter', 'tally.count', $$'in order'$$) returning name",
+            "tally.s",
+        ),
+        ("delete from rowbeat.watch where name = 'tally.s' returning 'gone'", "gone"),
+        ("delete from rowbeat.schedule where name = 'count_all' returning 'gone'", "gone"),
+        ("select rowbeat.schedule('count_all', '@yearly', 'tally.count')", "count_all"),
+        (
+            "select convert_from(content, 'UTF8') from rowbeat.own_file where path = 'templates/show.html'",
+            "<p>{{ what }}</p>\n",
+        ),
         ("select rowbeat.read_setting('tally', 'step')", "1"),
         ("select rowbeat.now_() is not null", "true"),
     ] {

@@ -64,7 +64,9 @@ struct Template {
 struct File {
     name: String,
     content_type: String,
-    base64: String,
+    base64: Option<String>,
+    /// Text, made of the mail's data.
+    template: Option<String>,
 }
 
 impl Mail {
@@ -109,7 +111,7 @@ impl Mail {
         let builder = add("cc", &self.cc, builder, MessageBuilder::cc)?;
         let builder = add("bcc", &self.bcc, builder, MessageBuilder::bcc)?;
         let builder = add("reply_to", &self.reply_to, builder, MessageBuilder::reply_to)?;
-        let message = self.body(builder, text, html)?;
+        let message = self.body(builder, text, html, data)?;
         Ok((message, message_id))
     }
 
@@ -118,6 +120,7 @@ impl Mail {
         builder: MessageBuilder,
         text: Option<String>,
         html: Option<String>,
+        data: &Value,
     ) -> Result<Message, String> {
         enum Body {
             Single(SinglePart),
@@ -140,7 +143,7 @@ impl Mail {
                 Body::Both(parts) => MultiPart::mixed().multipart(parts),
             };
             for file in &self.attachments {
-                mixed = mixed.singlepart(file.part()?);
+                mixed = mixed.singlepart(file.part(data)?);
             }
             builder.multipart(mixed)
         };
@@ -149,13 +152,19 @@ impl Mail {
 }
 
 impl File {
-    fn part(&self) -> Result<SinglePart, String> {
+    fn part(&self, data: &Value) -> Result<SinglePart, String> {
         let name = one_line("attachment", &self.name)?;
         let content_type = ContentType::parse(one_line("attachment", &self.content_type)?)
             .map_err(|_| format!("attachment {name}: {} is no content type", self.content_type))?;
-        // Postgres breaks the lines of base64.
-        let packed: String = self.base64.split_ascii_whitespace().collect();
-        let bytes = STANDARD.decode(packed).map_err(|error| format!("attachment {name}: {error}"))?;
+        let bytes = match (&self.base64, &self.template) {
+            (Some(base64), None) => {
+                // Postgres breaks the lines of base64.
+                let packed: String = base64.split_ascii_whitespace().collect();
+                STANDARD.decode(packed).map_err(|error| format!("attachment {name}: {error}"))?
+            }
+            (None, Some(source)) => template::render(name, source, data, Escape::Nothing)?.into_bytes(),
+            _ => return Err(format!("attachment {name} has to have base64 or a template")),
+        };
         Ok(Attachment::new(name.to_owned()).body(bytes, content_type))
     }
 }
@@ -288,5 +297,20 @@ mod tests {
         .unwrap();
         assert!(text.contains("multipart/mixed") && !text.contains("secret@"), "{text}");
         assert!(text.contains("hello"), "{text}");
+    }
+
+    #[test]
+    fn an_attachment_can_be_a_template() {
+        let file = |more: Value| {
+            let mut file = json!({ "name": "i.txt", "content_type": "text/plain; charset=utf-8" });
+            file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            mail(json!({ "attachments": [file] }))
+        };
+        let text = file(json!({ "template": "Dear {{ name | upper | replace('Ë', 'E') }}" })).unwrap();
+        assert!(text.contains("Dear ZOE <B>"), "{text}");
+        for wrong in [json!({}), json!({ "base64": "aGVs", "template": "x" })] {
+            assert_eq!(file(wrong).unwrap_err(), "attachment i.txt has to have base64 or a template");
+        }
+        assert!(file(json!({ "template": "{{ x }}" })).unwrap_err().starts_with("template i.txt, line 1"));
     }
 }
