@@ -68,14 +68,14 @@ impl Global {
         let (mut global, mut rest) = (Self::default(), Vec::new());
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
-            let text = argument.to_string_lossy().replacen("data_dir", "data-dir", 1);
+            let text = argument.to_string_lossy();
             let (name, value) =
                 text.split_once('=').map_or((&*text, None), |(name, value)| (name, Some(value)));
             let mut value = || value.map(PathBuf::from).or_else(|| arguments.next().map(PathBuf::from));
             match name {
                 "--json" => global.json = true,
                 "--config" => global.config = value(),
-                "--data-dir" => global.data_dir = value(),
+                "--data-dir" | "--data_dir" => global.data_dir = value(),
                 "--" => {
                     rest.push(argument);
                     rest.extend(arguments);
