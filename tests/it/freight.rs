@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::rowbeat;
-use crate::harness::TestDb;
+use crate::cli::{finish, rowbeat};
+use crate::harness::{Daemon, TestDb, server};
 use crate::postbox::{Identity, Postbox, Security};
 
 /// A database with freight and two organizations, A and B.
@@ -36,4 +36,34 @@ async fn freight_installs_once_passes_its_tests_and_goes_away() {
     assert_eq!(list[0]["isolated"], json!(true));
     rowbeat(&db, &["plugin", "remove", "freight", "--purge"]).ok();
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.plugin").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn freight_works_also_where_no_roles_can_be_made() {
+    let db = TestDb::empty().await;
+    let role = format!("plain_{}", db.name);
+    db.run(&format!(
+        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
+        db.name
+    ))
+    .await;
+    let command = || {
+        let mut command = server().rowbeat(&db.name);
+        let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
+        command.env("DATABASE_URL", url);
+        command
+    };
+    finish(command(), &["migrate"], "").ok();
+    let said = finish(command(), &["plugin", "install", "freight", "--test"], "").ok();
+    assert!(said.contains("not isolated"), "{said}");
+    let _daemon = Daemon::start(command(), "", &[]).ready().await;
+    db.run(&format!(
+        "set role {role};
+         insert into freight.organization (name, scac_code) values ('a', 'a');
+         insert into freight.table_change_alert (organization_id, name, table_name) values ({A}, 'one', 'rate');
+         insert into freight.rate (organization_id, effective_date, expiration_date) values ({A}, '2020-01-01', '2099-01-01');
+         reset role"
+    ))
+    .await;
+    db.until("exists (select from freight.alert_event)").await;
 }

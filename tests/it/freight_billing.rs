@@ -333,3 +333,26 @@ async fn m17_the_schedules_are_due_at_once_and_auto_billing_fires_nothing_before
         .await;
     db.until("exists (select from rowbeat.tasks where definition = 'auto_mass_billing_for_all_orgs' and state = 'completed' and result = '\"Automated Mass Billing Task for A was successful.\"')").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clerks_and_the_machine_at_once_move_and_bill_everything_once() {
+    let db = office().await;
+    for number in 0..30 {
+        db.run(&shipment(A, &format!("P{number}"))).await;
+    }
+    db.run(&entitled(A)).await;
+    let (one, two, three) = (db.session().await, db.session().await, db.session().await);
+    let transfer = format!("select freight.transfer_to_billing({CLERK})");
+    let (first, second) = tokio::join!(one.query_one(&transfer, &[]), two.query_one(&transfer, &[]));
+    // Who comes too late finds nothing: that is an answer, too.
+    assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
+    assert_eq!(db.get::<i64>("select count(*) from freight.billing_transfer_log").await, 30);
+    assert_eq!(db.get::<i64>("select count(*) from freight.billing_exception").await, 0);
+    let (clerk, machine) =
+        (format!("select freight.mass_bill({CLERK})"), "select freight.auto_mass_billing_for_all_orgs()");
+    let (a, b, c) =
+        tokio::join!(one.batch_execute(&clerk), two.batch_execute(machine), three.batch_execute(machine));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok(), "{a:?} {b:?} {c:?}");
+    let done: Value = db.get("select jsonb_build_array(count(*), count(distinct shipment_id), (select count(*) from freight.billing_queue), (select count(*) from rowbeat.task where definition = 'freight.send_mail')) from freight.billing_history").await;
+    assert_eq!(done, json!([30, 30, 0, 30]));
+}
