@@ -71,15 +71,18 @@ struct Seats {
     idle: Mutex<Vec<(Object, u64)>>,
 }
 
+/// Revision and statement by definition.
+pub type ByDefinition = HashMap<String, (i64, Arc<str>)>;
+
 /// The statements of plain sql definitions, as the database makes them; kept up to date by the reader of definitions.
 #[derive(Clone, Default)]
 pub struct Statements {
-    by_definition: Arc<RwLock<HashMap<String, (i64, Arc<str>)>>>,
+    by_definition: Arc<RwLock<ByDefinition>>,
 }
 
 impl Statements {
     /// Takes the place of what was known.
-    pub fn replace(&self, statements: HashMap<String, (i64, Arc<str>)>) {
+    pub fn replace(&self, statements: ByDefinition) {
         *self.by_definition.write().unwrap_or_else(PoisonError::into_inner) = statements;
     }
 

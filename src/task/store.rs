@@ -1,7 +1,6 @@
 //! The task table as the daemon writes it: claim, end, complete. Every write but the claim is fenced by
 //! (task, attempt, node); a stale one is refused by the database and reported as such.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::{ClaimedTask, ExecutorKind, Outcome};
 use crate::db::query::{Db, DbError};
 use crate::db::sqlstate;
 use crate::executor::Effect;
+use crate::executor::sql::ByDefinition;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -183,7 +183,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn sql_statements(&self) -> Result<HashMap<String, (i64, Arc<str>)>, DbError> {
+    pub async fn sql_statements(&self) -> Result<ByDefinition, DbError> {
         let rows = self.db.rows("task.sql_statements", &[]).await?;
         let statement = |row: &Row| (row.get("revision"), Arc::from(row.get::<_, &str>("statement")));
         Ok(rows.iter().map(|row| (row.get("name"), statement(row))).collect())

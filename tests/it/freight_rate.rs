@@ -5,8 +5,6 @@ use serde_json::{Value, json};
 use crate::freight::{A, B, freight, post};
 use crate::harness::TestDb;
 
-const TASK: &str = "dispatch.tasks.send_expired_rates_notification";
-
 /// Rates around 2023-05-31, which is today in the zone of everybody.
 async fn rates(db: &TestDb, organization: &str) {
     for (number, day) in [("R00001", "2023-05-30"), ("R00002", "2023-05-31"), ("R00003", "2023-06-01")] {
