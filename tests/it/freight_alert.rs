@@ -213,7 +213,7 @@ async fn m4_m5_m6_an_event_is_of_the_alert_s_organization_and_operation_and_of_s
     db.run("delete from freight.table_change_alert; truncate freight.alert_event").await;
     db.run(&alert(A, "both", "rate", "BOTH", &[])).await;
     db.run(&rate(A, "R00002")).await;
-    db.run(&format!("update freight.rate set rate_amount = 13 where rate_number = 'R00002'")).await;
+    db.run("update freight.rate set rate_amount = 13 where rate_number = 'R00002'").await;
     assert_eq!(events(&db).await, 2);
     let seen: Value = db.get("select jsonb_agg(jsonb_build_array(operation, old_row -> 'rate_amount', new_row -> 'rate_amount', table_name) order by id) from freight.alert_event").await;
     assert_eq!(seen, json!([["INSERT", null, 10.0, "freight.rate"], ["UPDATE", 10.0, 13.0, "freight.rate"]]));
