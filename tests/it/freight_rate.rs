@@ -32,6 +32,8 @@ fn setting(organization: &str, recipients: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn m21_m22_each_expired_rate_is_mailed_once_and_only_to_its_own_organization() {
     let db = freight().await;
+    // Its first fire, at once, would be as of the real today.
+    db.run("update rowbeat.schedule set enabled = false").await;
     let (postbox, config) = post().await;
     let _daemon = db.daemon_with(&config, &[]).ready().await;
     rates(&db, A).await;
@@ -51,6 +53,9 @@ async fn m21_m22_each_expired_rate_is_mailed_once_and_only_to_its_own_organizati
     // A new date that passes is told again, the same one never.
     db.run("update freight.rate set expiration_date = '2023-05-29' where rate_number = 'R00001'").await;
     assert_eq!((notify(&db).await, notify(&db).await), (1, 0));
+    // Its task does the same; by now the last one has run out, too.
+    db.run("select rowbeat.enqueue('dispatch.tasks.send_expired_rates_notification')").await;
+    db.until("exists (select from rowbeat.tasks where definition like 'dispatch.%' and state = 'completed' and result = '{\"mails\": 1}')").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
