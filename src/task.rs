@@ -1,5 +1,6 @@
 //! Tasks: what a claim hands to this node, and how attempts end.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,6 +59,9 @@ impl ExecutorKind {
         }
     }
 }
+
+/// For sql definitions, by name: which revision this statement runs, and the statement.
+pub type SqlStatements = HashMap<String, (i64, Arc<str>)>;
 
 /// A task that this node has claimed: it and its attempt number fence every later write.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 //! The server enforces the time limit (`statement_timeout`) and is told to cancel when the attempt is: dropping the future
 //! alone would leave the statement running. Sessions are cleaned after every transaction.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::db::connect::Connector;
 use crate::db::query::{self, DbError};
 use crate::db::sqlstate;
-use crate::task::ClaimedTask;
+use crate::task::{ClaimedTask, SqlStatements};
 
 const CANCEL_AGAIN: Duration = Duration::from_millis(200);
 
@@ -71,18 +71,15 @@ struct Seats {
     idle: Mutex<Vec<(Object, u64)>>,
 }
 
-/// Revision and statement by definition.
-pub type ByDefinition = HashMap<String, (i64, Arc<str>)>;
-
 /// The statements of plain sql definitions, as the database makes them; kept up to date by the reader of definitions.
 #[derive(Clone, Default)]
 pub struct Statements {
-    by_definition: Arc<RwLock<ByDefinition>>,
+    by_definition: Arc<RwLock<SqlStatements>>,
 }
 
 impl Statements {
     /// Takes the place of what was known.
-    pub fn replace(&self, statements: ByDefinition) {
+    pub fn replace(&self, statements: SqlStatements) {
         *self.by_definition.write().unwrap_or_else(PoisonError::into_inner) = statements;
     }
 

@@ -9,11 +9,10 @@ use tokio_postgres::Row;
 
 use super::cursor::Places;
 use super::running::Ticket;
-use super::{ClaimedTask, ExecutorKind, Outcome};
+use super::{ClaimedTask, ExecutorKind, Outcome, SqlStatements};
 use crate::db::query::{Db, DbError};
 use crate::db::sqlstate;
 use crate::executor::Effect;
-use crate::executor::sql::ByDefinition;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -183,7 +182,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn sql_statements(&self) -> Result<ByDefinition, DbError> {
+    pub async fn sql_statements(&self) -> Result<SqlStatements, DbError> {
         let rows = self.db.rows("task.sql_statements", &[]).await?;
         let statement = |row: &Row| (row.get("revision"), Arc::from(row.get::<_, &str>("statement")));
         Ok(rows.iter().map(|row| (row.get("name"), statement(row))).collect())
