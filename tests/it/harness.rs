@@ -276,6 +276,7 @@ async fn connect(connector: &Connector) -> Client {
 pub struct Daemon {
     child: Child,
     log: Arc<Mutex<String>>,
+    reader: std::thread::JoinHandle<()>,
     _config: tempfile::TempDir,
 }
 
@@ -300,13 +301,13 @@ impl Daemon {
             .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (mut stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = stderr.read(&mut buffer) {
                 kept.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         });
-        Self { child, log, _config: folder }
+        Self { child, log, reader, _config: folder }
     }
 
     pub fn log(&self) -> String {
@@ -352,6 +353,10 @@ impl Daemon {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // What it said last may still be on its way; a database of its own may outlive it and keep the pipe open.
+                while !self.reader.is_finished() && begun.elapsed() < Duration::from_secs(2) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
                 return status;
             }
             assert!(begun.elapsed() < PATIENCE, "the daemon does not end:\n{}", self.log());
