@@ -44,8 +44,8 @@ begin
 end $$;
 comment on function rowbeat.may_have_changes(rowbeat.change_consumer, pg_snapshot) is 'Whether there may be something new for a consumer of the change log.';
 
--- Promises: the next piece of what became visible since the consumer's position, in order of writing; with p_move the position is
---   moved in the same transaction. complete: there was no more when it was read. Nothing (null) when another session has the consumer.
+-- Promises: the next piece of what became visible since the consumer's position, in order of writing; the position moves in
+--   the same transaction. complete: there was no more when it was read. Nothing (null) when another session has the consumer.
 -- How: a position is a snapshot. The difference to a newer one is what was in progress then, or began later, and is visible now. As a
 --   rule that is little: it is found by the transactions' numbers. What is more than a piece is read along the numbers of the changes,
 --   up to the snapshot that was taken at its beginning; rows never change, so that can take any number of transactions. Each of the
@@ -170,7 +170,7 @@ create or replace function rowbeat.route_to_watch(
 language plpgsql volatile set search_path = '' as $$
 declare
     v_begun  timestamptz := clock_timestamp();
-    v_half   integer := cardinality(p_seqs) / 2;
+    v_half   integer;
     v_lost   bigint[];
 begin
     -- Without images there is nothing to look at.

@@ -149,8 +149,9 @@ impl SqlExecutor {
         let mut row = Row::none(self);
         let Some(first) = works.first_mut() else { return row };
         let seat = tokio::select! {
-            seat = self.session() => seat,
+            biased;
             () = &mut first.cancelled => None,
+            seat = self.session() => seat,
         };
         let Some((permit, session, set_ms)) = seat else { return row };
         let session = Arc::new(session);
@@ -218,9 +219,6 @@ async fn transaction(
     let (performed, cleaned) =
         futures_util::future::join(session.query(&statement, &parameters), session.batch_execute(&clean))
             .await;
-    // The statements give session locks back themselves, in their last column, which is cheaper. One that failed did not.
-    let cleaned =
-        if performed.is_err() { cleaned.and(session.batch_execute(query::UNLOCK).await) } else { cleaned };
     (performed.map_err(DbError::from), cleaned.is_ok())
 }
 
@@ -231,6 +229,8 @@ pub struct Row<'a> {
     pending: VecDeque<(MaybeDone<Transacting>, Cancelled<'a>)>,
     refused: Option<DbError>,
     reusable: bool,
+    /// One failed: the statements give session locks back themselves, in their last column, which is cheaper, but that one did not.
+    locked: bool,
     cancelled: bool,
 }
 
@@ -242,6 +242,7 @@ impl<'a> Row<'a> {
             pending: VecDeque::new(),
             refused: None,
             reusable: true,
+            locked: false,
             cancelled: false,
         }
     }
@@ -280,6 +281,10 @@ impl<'a> Row<'a> {
         }
         let (performed, cleaned) = Pin::new(&mut transaction).take_output()?;
         self.reusable &= cleaned;
+        self.locked |= performed.is_err();
+        if self.locked && self.reusable && self.pending.is_empty() {
+            self.reusable = session.batch_execute(query::UNLOCK).await.is_ok();
+        }
         Some(performed)
     }
 }

@@ -18,7 +18,7 @@ use super::completer::Completer;
 use super::pace::PATIENCE;
 use super::running::{StopReason, Ticket};
 use super::store::{Completion, Store};
-use super::{ClaimedTask, ExecutorKind, Outcome};
+use super::{ClaimedTask, Outcome};
 use crate::db::query::DbError;
 use crate::db::sqlstate;
 use crate::executor::sql::{SqlExecutor, Transaction};
@@ -49,7 +49,7 @@ enum Ended {
 }
 
 impl Runner {
-    /// Runs a claimed task to the end of this attempt and records it.
+    /// Runs a claimed task with effects to the end of this attempt and records it.
     pub async fn run(&self, task: ClaimedTask, ticket: Ticket) {
         let task = Arc::new(task);
         let work = async {
@@ -57,18 +57,7 @@ impl Runner {
             if ticket.token().is_cancelled() {
                 return Ended::With(stopped(ticket.reason()));
             }
-            match task.executor {
-                ExecutorKind::Sql => {
-                    let mut row = self.sql.run(&[(&task, ticket.token())]).await;
-                    ended(row.next().await, &task, &ticket)
-                }
-                ExecutorKind::Exec
-                | ExecutorKind::Native
-                | ExecutorKind::Http
-                | ExecutorKind::Smtp
-                | ExecutorKind::Kafka
-                | ExecutorKind::External => self.run_effects(&task, &ticket).await,
-            }
+            self.run_effects(&task, &ticket).await
         };
         let ended = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
             let message = format!("panicked: {}", panic_message(panic.as_ref()));
@@ -90,13 +79,19 @@ impl Runner {
         let left_out = self.sql.run_batch(&tasks, any_stopped.map(drop)).await;
         for (task, ticket) in members {
             if left_out.as_ref().is_none_or(|ids| ids.contains(&task.id)) {
-                self.run(task, ticket).await;
+                self.run_row(vec![(task, ticket)], || {}).await;
             }
         }
     }
 
-    /// Runs claimed sql tasks of one definition one after the other in one session, each in a transaction of its own.
-    pub async fn run_row(&self, members: Vec<(ClaimedTask, Ticket)>, mut each: impl FnMut()) {
+    /// Runs claimed sql tasks of one definition one after the other in one session, each in a transaction of its own, and records them; `each`
+    /// is called when one has ended.
+    pub async fn run_row(&self, mut members: Vec<(ClaimedTask, Ticket)>, mut each: impl FnMut()) {
+        // Told to stop while they waited for a slot: these do not begin.
+        for (task, ticket) in members.extract_if(.., |(_, ticket)| ticket.token().is_cancelled()) {
+            self.store.record(&task, stopped(ticket.reason())).await;
+            each();
+        }
         let tokens: Vec<_> = members.iter().map(|(_, ticket)| ticket.token().clone()).collect();
         let tasks: Vec<_> = members.iter().map(|(task, _)| task).zip(&tokens).collect();
         let mut row = self.sql.run(&tasks).await;

@@ -7,6 +7,7 @@
 //! It is the node's only claimer. Invariant: whatever the database says this node has claimed is in the list of running
 //! attempts; when the answer to a claim may have been lost, the list is compared with the database.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -227,21 +228,23 @@ impl Dispatcher {
     /// as there is enough for all slots. All others alone.
     fn grouped(&self, claimed: Vec<ClaimedTask>) -> Vec<Vec<ClaimedTask>> {
         let share = claimed.len() / self.concurrency;
-        let mut groups: Vec<Vec<ClaimedTask>> = Vec::new();
+        let mut groups: Vec<Vec<ClaimedTask>> = Vec::with_capacity(claimed.len());
+        let mut open: HashMap<String, usize> = HashMap::new();
         for task in claimed {
-            let together = |group: &Vec<ClaimedTask>| {
-                let first = &group[0];
-                if first.sql_batch > 1 {
-                    first.definition == task.definition && group.len() < first.sql_batch && !first.settled
-                } else {
-                    group.len() < share
-                        && self.runner.sql.alike(first, &task)
-                        && group.len() < self.pace.row(&first.definition)
+            if task.executor != ExecutorKind::Sql {
+                groups.push(vec![task]);
+                continue;
+            }
+            let shares = task.sql_batch > 1 && !task.settled;
+            let most = if shares { task.sql_batch } else { share.min(self.pace.row(&task.definition)) };
+            match open.get(&task.definition).map(|group| &mut groups[*group]) {
+                Some(group) if group.len() < most && (shares || self.runner.sql.alike(&group[0], &task)) => {
+                    group.push(task);
                 }
-            };
-            match groups.iter_mut().rev().find(|group| together(group)) {
-                Some(group) => group.push(task),
-                None => groups.push(vec![task]),
+                _ => {
+                    open.insert(task.definition.clone(), groups.len());
+                    groups.push(vec![task]);
+                }
             }
         }
         groups
@@ -277,7 +280,7 @@ impl Dispatcher {
             };
             if slot.is_some() {
                 let (begun, count, first) = (Instant::now(), members.len(), &members[0].0);
-                if first.executor == ExecutorKind::Sql && first.sql_batch == 1 {
+                if first.executor == ExecutorKind::Sql && (first.sql_batch == 1 || count == 1) {
                     let (definition, mut last) = (first.definition.clone(), begun);
                     let each = || {
                         pace.note_sql(&definition, last.elapsed());
