@@ -271,3 +271,34 @@ async fn touched(db: &TestDb) -> i64 {
     db.run("select pg_stat_force_next_flush()").await;
     db.get("select sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint from pg_statio_user_tables where relname like 'change\\___'").await
 }
+
+/// What a look skips as too old must not be what a long transaction wrote before others' changes moved the position on.
+#[tokio::test]
+async fn what_was_written_days_ago_in_a_transaction_that_ends_now_is_routed() {
+    let db = watched().await;
+    let (writer, clock) = (db.session().await, db.session().await);
+    let days_ago = "set rowbeat.clock_offset = '-5 days'";
+    db.run(
+        "update rowbeat.watch set created_at = now() - interval '7 days';
+         update rowbeat.change_consumer set since = now() - interval '6 days', read_at = now() - interval '6 days'",
+    )
+    .await;
+    writer.batch_execute(&format!("{days_ago}; begin; insert into public.orders values (1)")).await.unwrap();
+    for (number, offset) in [(2, "-5 days"), (3, "-5 days"), (4, "0"), (5, "0")] {
+        let steps = [
+            format!("set rowbeat.clock_offset = '{offset}'"),
+            format!("insert into public.orders values ({number})"),
+            "select rowbeat.route_changes()".to_owned(),
+        ];
+        for step in steps {
+            clock.batch_execute(&step).await.unwrap();
+        }
+    }
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 4);
+    writer.batch_execute("commit").await.unwrap();
+    clock.batch_execute("select rowbeat.route_changes()").await.unwrap();
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.task where payload #>> '{key,id}' = '1'").await,
+        1
+    );
+}

@@ -242,6 +242,7 @@ async fn a_function_knows_its_task_and_leaves_nothing_in_the_session() {
         "create function public.who(payload jsonb) returns jsonb language plpgsql as $$ begin
              perform set_config('rowbeat.leak', coalesce(current_setting('rowbeat.leak', true), '') || 'x', false);
              perform pg_advisory_lock(4711);
+             if payload ? 'raise' then raise 'no'; end if;
              return jsonb_build_object('task', current_setting('rowbeat.task_id'), 'leak', current_setting('rowbeat.leak'),
                  'locks', (select count(*) from pg_locks where locktype = 'advisory' and objid = 4711)); end $$;
          insert into rowbeat.task_definition (name, executor, function) values ('who', 'sql', 'public.who');",
@@ -254,6 +255,17 @@ async fn a_function_knows_its_task_and_leaves_nothing_in_the_session() {
         let result: Value = db.get_with("select result from rowbeat.tasks where id = $1", &[&id]).await;
         assert_eq!(result, json!({ "task": id.to_string(), "leak": "x", "locks": 1 }));
     }
+    // Many of them share a session, one after the other, and some fail.
+    db.run("update rowbeat.task_definition set max_attempts = 1").await;
+    db.run(
+        "insert into rowbeat.task (definition, payload)
+         select 'who', case when g % 10 = 0 then '{\"raise\": true}' else '{}' end::jsonb from generate_series(1, 100) g",
+    )
+    .await;
+    db.until("not exists (select from rowbeat.task)").await;
+    let leaks = "select count(*) from rowbeat.tasks where state = 'completed' and result ->> 'leak' = 'x'";
+    assert_eq!(db.get::<i64>(leaks).await, 93);
+    db.until("not exists (select from pg_locks where locktype = 'advisory' and objid = 4711)").await;
 }
 
 #[tokio::test]
