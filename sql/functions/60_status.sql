@@ -139,6 +139,8 @@ language sql stable set search_path = '' as $$
             'last_decision', u.last_decision)), '[]') from rowbeat.upcoming u),
         'zone_data', jsonb_build_object('server', rowbeat.server_zone_data(), 'schedules', (select max(s.zone_data) from rowbeat.schedule s)),
         'watches', (select coalesce(jsonb_agg(to_jsonb(w) order by w.name), '[]') from rowbeat.watches w),
+        'consumers', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'read_at', c.read_at, 'lost_at', c.lost_at,
+            'behind_seconds', coalesce(round(extract(epoch from rowbeat.now_() - c.waits_since), 1), 0)) order by c.name), '[]') from rowbeat.consumers c),
         'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,
             'enabled', c.enabled) order by c.name), '[]') from rowbeat.channel c),
         'plugins', (select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'version', p.version, 'isolated', p.role_name is not null)
@@ -147,4 +149,4 @@ language sql stable set search_path = '' as $$
             from rowbeat.failures f limit 20) f)
     )
 $$;
-comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, channels, plugins, latest failures.';
+comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, consumers, channels, plugins, latest failures.';
