@@ -25,6 +25,7 @@ mod names;
 mod output;
 mod pause;
 mod plugin;
+mod plugin_source;
 mod postgres;
 mod schedule;
 mod start;
