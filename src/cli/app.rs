@@ -150,7 +150,8 @@ fn clap_command(declared: &manifest::Command) -> Command {
         } else if field.list {
             arg = arg.num_args(1..).action(ArgAction::Append);
         } else {
-            arg = arg.allow_hyphen_values(field.kind == "integer" || field.kind == "numeric");
+            // What is wrong with a negative number is not for clap to say.
+            arg = arg.allow_negative_numbers(true);
         }
         command = command.arg(arg.required(field.required && !excused));
     }
@@ -219,5 +220,7 @@ fn told(mut document: Value, generated: Map<String, Value>) -> Value {
 
 /// The passwords that were made, once the command has done its work: nobody can tell them later.
 fn print_generated(generated: &Map<String, Value>) -> Result<(), Failure> {
-    generated.iter().try_for_each(|(name, password)| output::line(format!("{name}: {}", output::cell(password))))
+    generated
+        .iter()
+        .try_for_each(|(name, password)| output::line(format!("{name}: {}", output::cell(password))))
 }

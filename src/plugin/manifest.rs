@@ -295,7 +295,9 @@ fn listen(top: &mut Section<'_>, problems: &mut Vec<Problem>) -> Option<Listen> 
     let line = section.line_of("channels");
     let listen =
         Listen { channels: section.texts("channels", problems), nothing: section.text("nothing", problems) };
-    if let Some(wrong) = listen.channels.iter().find(|name| !(1..64).contains(&name.len()) || *name == "rowbeat") {
+    if let Some(wrong) =
+        listen.channels.iter().find(|name| !(1..64).contains(&name.len()) || *name == "rowbeat")
+    {
         let message = format!("{wrong:?} is no channel of a plugin: 1 to 63 bytes, and not rowbeat's own");
         problems.push(Problem::of_key(line, "[listen] channels", message));
     }

@@ -60,7 +60,8 @@ fn found(body: &[u8]) -> Vec<u8> {
 }
 
 fn moved(to: &str) -> Vec<u8> {
-    format!("HTTP/1.1 302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: {to}\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: {to}\r\n\r\n")
+        .into_bytes()
 }
 
 fn zip(db: &TestDb) -> Vec<u8> {
@@ -94,27 +95,40 @@ async fn a_plugin_is_installed_from_an_https_address_by_a_trusted_server_only() 
     let db = TestDb::new().await;
     let (zip, identity) = (zip(&db), Identity::for_host("localhost"));
     let sum = sum(&zip);
-    let (site, seen) = files(Some(identity.clone()), Arc::new(move |path| match path {
-        "/old" => moved("/desk.zip?key=s3cret"),
-        "/down" => moved("http://127.0.0.1:1/desk.zip"),
-        _ => found(&zip),
-    }))
+    let (site, seen) = files(
+        Some(identity.clone()),
+        Arc::new(move |path| match path {
+            "/old" => moved("/desk.zip?key=s3cret"),
+            "/down" => moved("http://127.0.0.1:1/desk.zip"),
+            _ => found(&zip),
+        }),
+    )
     .await;
     let address = |path: &str| format!("{site}{path}");
     let stranger = Identity::for_host("localhost");
-    rowbeat(&db, &stranger.pem, &["plugin", "install", &address("/desk.zip")]).await.refused(1, &["/desk.zip: ", "certificate"]);
+    rowbeat(&db, &stranger.pem, &["plugin", "install", &address("/desk.zip")])
+        .await
+        .refused(1, &["/desk.zip: ", "certificate"]);
     assert_eq!(seen.lock().unwrap().len(), 0);
     let other = "0".repeat(64);
     rowbeat(&db, &identity.pem, &["plugin", "install", &address("/desk.zip"), "--sha256", &other])
         .await
         .refused(1, &[&format!("its SHA-256 is {sum}, not {other}; nothing was installed")]);
-    rowbeat(&db, &identity.pem, &["plugin", "install", &address("/desk.zip"), "--sha256", "12"]).await.refused(2, &["64 hexadecimal digits"]);
-    rowbeat(&db, &identity.pem, &["plugin", "install", &address("/down")]).await.refused(1, &["302 Found leads to http, which is not followed"]);
+    rowbeat(&db, &identity.pem, &["plugin", "install", &address("/desk.zip"), "--sha256", "12"])
+        .await
+        .refused(2, &["64 hexadecimal digits"]);
+    rowbeat(&db, &identity.pem, &["plugin", "install", &address("/down")])
+        .await
+        .refused(1, &["302 Found leads to http, which is not followed"]);
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.plugin").await, 0);
     let (pinned, from) = (sum.to_uppercase(), address("/old?key=s3cret"));
     let said = rowbeat(&db, &identity.pem, &["install_plugin", &from, "--sha256", &pinned]).await.ok();
     assert!(said.contains("plugin desk 1.0.0 installed"), "{said}");
-    assert_eq!(db.get::<String>("select origin from rowbeat.plugin").await, address("/old"), "without what may be a key");
+    assert_eq!(
+        db.get::<String>("select origin from rowbeat.plugin").await,
+        address("/old"),
+        "without what may be a key"
+    );
     rowbeat(&db, &identity.pem, &["install_plugin", &from]).await.refused(1, &["desk is already installed."]);
     let said = rowbeat(&db, &identity.pem, &["plugin", "install", &from]).await.ok();
     assert!(said.contains("nothing to do"), "{said}");
@@ -126,15 +140,18 @@ async fn a_plugin_is_installed_from_an_https_address_by_a_trusted_server_only() 
 async fn over_the_loopback_http_will_do_and_nothing_is_read_or_followed_for_ever() {
     let db = TestDb::new().await;
     let zip = zip(&db);
-    let (site, seen) = files(None, Arc::new(move |path| match path {
-        "/desk.zip" => found(&zip),
-        "/loop" => moved("/loop"),
-        "/inside" => moved("http://127.0.0.2:1/desk.zip"),
-        "/away" => moved("http://plugins.example/desk.zip"),
-        "/long" => found(&vec![b'x'; 17 << 20]),
-        "/page" => found(b"<!doctype html>"),
-        _ => b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".to_vec(),
-    }))
+    let (site, seen) = files(
+        None,
+        Arc::new(move |path| match path {
+            "/desk.zip" => found(&zip),
+            "/loop" => moved("/loop"),
+            "/inside" => moved("http://127.0.0.2:1/desk.zip"),
+            "/away" => moved("http://plugins.example/desk.zip"),
+            "/long" => found(&vec![b'x'; 17 << 20]),
+            "/page" => found(b"<!doctype html>"),
+            _ => b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        }),
+    )
     .await;
     for (path, problem) in [
         ("/loop", "more than 5 redirects"),
@@ -169,8 +186,12 @@ async fn a_zip_on_the_disk_can_be_pinned_too() {
     let path = folder.path().join("desk.zip");
     std::fs::write(&path, &zip).unwrap();
     let path = path.to_str().unwrap();
-    rowbeat(&db, "", &["plugin", "install", path, "--sha256", &"a".repeat(64)]).await.refused(1, &["its SHA-256 is"]);
-    rowbeat(&db, "", &["plugin", "install", folder.path().to_str().unwrap(), "--sha256", &sum(&zip)]).await.refused(1, &["is the sum of a zip"]);
+    rowbeat(&db, "", &["plugin", "install", path, "--sha256", &"a".repeat(64)])
+        .await
+        .refused(1, &["its SHA-256 is"]);
+    rowbeat(&db, "", &["plugin", "install", folder.path().to_str().unwrap(), "--sha256", &sum(&zip)])
+        .await
+        .refused(1, &["is the sum of a zip"]);
     rowbeat(&db, "", &["plugin", "install", path, "--sha256", &sum(&zip)]).await.ok();
     assert_eq!(db.get::<String>("select origin from rowbeat.plugin").await, "zip desk.zip");
 }

@@ -86,8 +86,14 @@ async fn a_plugin_reaches_nothing_but_its_own() {
             "row-level security",
         ),
         ("select rowbeat.schedule('operators', '@hourly', 'tally.count')", "row-level security"),
-        ("insert into rowbeat.listening (plugin, name, channel) values ('other', 'x', 'x')", "row-level security"),
-        ("insert into rowbeat.listening (plugin, name, channel) values ('tally', 'x', 'rowbeat')", "listening_channel_is_not_ours"),
+        (
+            "insert into rowbeat.listening (plugin, name, channel) values ('other', 'x', 'x')",
+            "row-level security",
+        ),
+        (
+            "insert into rowbeat.listening (plugin, name, channel) values ('tally', 'x', 'rowbeat')",
+            "listening_channel_is_not_ours",
+        ),
         (
             "insert into rowbeat.watch (name, table_name, definition) values ('tally.w', 'public.secret', 'tally.count')",
             "permission denied for table secret",
@@ -175,7 +181,10 @@ async fn a_plugin_can_do_what_plugins_are_for() {
             "<p>{{ what }}</p>\n",
         ),
         ("select rowbeat.read_setting('tally', 'step')", "1"),
-        ("insert into rowbeat.listening (plugin, name, channel) values ('tally', 'x', 'X') returning channel", "X"),
+        (
+            "insert into rowbeat.listening (plugin, name, channel) values ('tally', 'x', 'X') returning channel",
+            "X",
+        ),
         ("delete from rowbeat.listening returning channel", "X"),
         ("select rowbeat.now_() is not null", "true"),
     ] {

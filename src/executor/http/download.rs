@@ -30,7 +30,8 @@ pub async fn download(
 ) -> Result<Bytes, String> {
     let url = Url::parse(address).map_err(|error| format!("this is no URL: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL with credentials is not taken: it would be seen by everybody who lists processes".to_owned());
+        return Err("a URL with credentials is not taken: it would be seen by everybody who lists processes"
+            .to_owned());
     }
     let server = HttpConnection {
         base_url: url.clone(),
@@ -82,10 +83,13 @@ mod tests {
     #[test]
     fn only_https_or_the_loopback_is_downloaded_from() {
         let check = |url: &str| check_scheme(&Url::parse(url).unwrap());
-        for url in ["https://a.example/x.zip", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"] {
+        for url in ["https://a.example/x.zip", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"]
+        {
             assert_eq!(check(url), Ok(()), "{url}");
         }
-        for url in ["http://a.example/x", "http://10.0.0.1/x", "http://localhost.a.example/x", "ftp://a.example/x"] {
+        for url in
+            ["http://a.example/x", "http://10.0.0.1/x", "http://localhost.a.example/x", "ftp://a.example/x"]
+        {
             assert!(check(url).is_err(), "{url}");
         }
     }

@@ -114,7 +114,9 @@ impl Field {
         let known: Vec<&str> = known
             .into_iter()
             .filter(|key| match role {
-                Role::Setting => !["in", "required", "list", "prompt", "positional", "generate"].contains(key),
+                Role::Setting => {
+                    !["in", "required", "list", "prompt", "positional", "generate"].contains(key)
+                }
                 Role::Input => !["prompt", "positional", "generate"].contains(key),
                 Role::Argument => *key != "in",
             })
@@ -146,8 +148,13 @@ impl Field {
                 complain.about("in", "a parameter of the path is one value and always there");
             }
         }
-        if self.generate && (kind != "password" || self.required || self.prompt.is_some() || self.default.is_some()) {
-            complain.about("generate", "only a password is generated, and only one that is not required or asked for");
+        if self.generate
+            && (kind != "password" || self.required || self.prompt.is_some() || self.default.is_some())
+        {
+            complain.about(
+                "generate",
+                "only a password is generated, and only one that is not required or asked for",
+            );
         }
         if self.required && self.default.is_some() {
             complain.about("default", "what is required has no default");
