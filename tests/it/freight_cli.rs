@@ -3,9 +3,9 @@
 use argon2::password_hash::{PasswordHash, PasswordVerifier};
 use serde_json::{Value, json};
 
-use crate::cli::{Process, Ran, finish, rowbeat};
+use crate::cli::{Ran, finish, rowbeat};
 use crate::freight::freight;
-use crate::harness::{TestDb, server};
+use crate::harness::{PATIENCE, TestDb, server};
 
 fn typed(db: &TestDb, arguments: &[&str], input: &str) -> Ran {
     finish(server().rowbeat(&db.name), arguments, input)
@@ -50,16 +50,25 @@ async fn m16_setupcelerybeat_prints_what_scripts_look_for() {
 async fn m18_wait_for_db_asks_ever_more_slowly_until_a_query_is_answered() {
     let db = TestDb::empty().await;
     let late = format!("late_{}", db.name);
+    let out = tempfile::NamedTempFile::new().unwrap();
     let mut command = server().rowbeat(&late);
-    command.arg("wait_for_db");
-    let mut waiting = Process::start(command, &[]);
-    waiting.says("Database unavailable, waiting 4 second(s)...\n").await;
+    let mut waiting = command
+        .arg("wait_for_db")
+        .stdout(out.reopen().unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = || std::fs::read_to_string(out.path()).unwrap();
+    let begun = std::time::Instant::now();
+    while !said().contains("waiting 4 second(s)...\n") {
+        assert!(begun.elapsed() < PATIENCE, "{}", said());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     db.run(&format!("create database {late}")).await;
-    assert_eq!(waiting.ended().await.code(), Some(0), "{}", waiting.said());
-    let said = waiting.said();
-    let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("rowbeat: ")).collect();
+    let ended = tokio::task::spawn_blocking(move || waiting.wait().unwrap()).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
     assert_eq!(
-        lines,
+        said().lines().collect::<Vec<_>>(),
         [
             "Waiting for database...",
             "Database unavailable, waiting 1 second(s)...",

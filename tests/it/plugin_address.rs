@@ -25,10 +25,11 @@ async fn files(identity: Option<Identity>, reply: Arc<Reply>) -> (String, Arc<Mu
             tokio::spawn(async move {
                 match identity {
                     // Whoever does not trust it goes away.
-                    Some(identity) => match identity.acceptor().accept(stream).await {
-                        Ok(stream) => answer(stream, &*reply, &kept).await,
-                        Err(_) => return,
-                    },
+                    Some(identity) => {
+                        if let Ok(stream) = identity.acceptor().accept(stream).await {
+                            answer(stream, &*reply, &kept).await;
+                        }
+                    }
                     None => answer(stream, &*reply, &kept).await,
                 }
             });
