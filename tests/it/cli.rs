@@ -202,6 +202,7 @@ fn every_command_has_help_with_an_example() {
         "watch add",
         "watch remove",
         "watch prune",
+        "kafka topics",
         "listen",
         "status",
     ] {

@@ -197,3 +197,11 @@ async fn entitle_grants_and_revokes_what_an_organization_bought() {
     rowbeat(&db, &["entitle", "nobody", "billing"]).refused(1, &["Organization nobody does not exist."]);
     rowbeat(&db, &["entitle", "A", "everything"]).refused(2, &["feature"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_there_is_no_topic_to_choose() {
+    let db = TestDb::empty().await;
+    let ran = rowbeat(&db, &["kafka", "topics"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{ran:?}");
+    assert_eq!(rowbeat(&db, &["kafka", "topics", "--json"]).json(), json!([]));
+}
