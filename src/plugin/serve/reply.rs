@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::db::query::DbError;
+use crate::db::sqlstate;
 use crate::executor::template::{self, Escape};
 
 /// A response with its whole body.
@@ -75,6 +76,7 @@ impl Refusal {
             "23505" => Self::new(StatusCode::CONFLICT, format!("it is there already ({constraint})")),
             "57014" => Self::new(StatusCode::GATEWAY_TIMEOUT, "it took too long"),
             "40001" | "40P01" | "55P03" => Self::busy("others were in the way"),
+            code if code == sqlstate::COPY_OF_DATABASE.code => Self::busy(raised.message()),
             "25006" => Self::internal(),
             _ if error.is_outage() => Self::busy("the database is away"),
             _ => Self::internal(),
