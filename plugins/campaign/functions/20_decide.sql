@@ -2,17 +2,17 @@
 
 -- What stands in the way of campaigns at a time: ended, brand, dates, budget, dayparting (the first of them; null: nothing), and whether a
 -- window is open. A window matches by the clock on the wall. One over midnight belongs to the day on which it starts; an end of 23:59 is
--- the end of the day, whatever its seconds.
+-- the end of the day, whatever its seconds. (Few rows are expected so that plans, which sessions keep, go by keys for one and for all.)
 create or replace function campaign.standing(p_ids bigint[], p_at timestamptz)
-returns table (campaign_id bigint, status text, pause_reason text, in_window boolean, obstacle text) language sql stable as $$
+returns table (campaign_id bigint, status text, pause_reason text, in_window boolean, obstacle text) language sql stable rows 10 as $$
     select z.id, z.status, z.pause_reason, w.is_open, case
         when l.at::date > z.end_date then 'ended'
         when not z.brand_is_active then 'brand'
         when l.at::date < z.start_date then 'dates'
         when z.daily_spend > z.daily_budget or z.monthly_spend > z.monthly_budget then 'budget'
         when not w.is_open then 'dayparting' end
-    from campaign.zoned_campaign z
-    cross join lateral (select p_at at time zone z.zone as at, extract(isodow from p_at at time zone z.zone)::integer as day) l
+    from unnest(p_ids) i join campaign.zoned_campaign z on z.id = i
+    cross join lateral (select p_at at time zone z.zone as at, extract(isodow from p_at at time zone z.zone)::integer as day offset 0) l
     cross join lateral (
         select coalesce(bool_or(
             d.day_of_week = l.day and l.at::time >= d.start_time
@@ -21,13 +21,12 @@ returns table (campaign_id bigint, status text, pause_reason text, in_window boo
             true) as is_open
         from campaign.dayparting_window d where d.campaign_id = z.id and d.is_active
     ) w
-    where z.id = any (p_ids)
 $$;
 comment on function campaign.standing(bigint[], timestamptz) is 'What stands in the way of campaigns, and whether a window is open.';
 
 -- What the decision changes: no row for a campaign that stays as it is, for drafts and for completed ones.
 create or replace function campaign.verdict(p_ids bigint[], p_at timestamptz)
-returns table (campaign_id bigint, to_status text, to_reason text) language sql stable as $$
+returns table (campaign_id bigint, to_status text, to_reason text) language sql stable rows 10 as $$
     select v.campaign_id, v.to_status, v.to_reason
     from (
         select s.campaign_id, s.status, s.pause_reason,

@@ -32,16 +32,13 @@ begin
     if tg_op = 'INSERT' then
         new.created_at := coalesce(new.created_at, v_now);
     end if;
-    if tg_op = 'INSERT' or new.time_zone is distinct from old.time_zone then
-        perform campaign.check_zone(new.time_zone);
-    end if;
     if tg_op = 'INSERT' or new.brand_id <> old.brand_id then
         select b.time_zone into v_zone from campaign.brand b where b.id = new.brand_id for share;
     end if;
     if new.daily_period is null or new.monthly_period is null then
         v_zone := coalesce(new.time_zone, v_zone, campaign.default_zone());
-        new.daily_period := coalesce(new.daily_period, (v_now at time zone v_zone)::date);
-        new.monthly_period := coalesce(new.monthly_period, date_trunc('month', v_now at time zone v_zone)::date);
+        new.daily_period := coalesce(new.daily_period, (campaign.local_time(v_now, v_zone))::date);
+        new.monthly_period := coalesce(new.monthly_period, date_trunc('month', campaign.local_time(v_now, v_zone))::date);
     end if;
     new.updated_at := v_now;
     new.pause_reason := case when new.status = 'paused' then coalesce(new.pause_reason, 'manual') end;
@@ -69,45 +66,43 @@ language sql volatile as $$
     from (
         select z.id, case when p_counter = 'monthly' then z.daily_period else (p_at at time zone z.zone)::date end as day,
             case when p_counter = 'daily' then z.monthly_period else date_trunc('month', p_at at time zone z.zone)::date end as month
-        from campaign.zoned_campaign z where z.id = any (p_ids)
+        from unnest(p_ids) i join campaign.zoned_campaign z on z.id = i
     ) n
     where c.id = n.id and (c.daily_period, c.monthly_period) <> (n.day, n.month)
     returning c.id
 $$;
 comment on function campaign.move_on(bigint[], timestamptz, text) is 'Moves counters to the current day and month.';
 
--- Promises: changes of status are in the trail; campaigns whose zone changed count their new day; those whose budgets, dates or zone changed
---   are decided, and the zones' schedules follow. Called by: the triggers after an update.
-create or replace function campaign.follow_campaign_update() returns trigger language plpgsql as $$
-declare
-    v_moved  bigint[];
-    v_ids    bigint[];
+-- Promises: the change of status or reason is in the trail.
+create or replace function campaign.log_status() returns trigger language plpgsql as $$
 begin
     insert into campaign.status_change (campaign_id, from_status, to_status, from_reason, to_reason, cause, actor, task_id, at)
-    select n.id, o.status, n.status, o.pause_reason, n.pause_reason, coalesce(nullif(current_setting('campaign.cause', true), ''), 'edit'),
+    values (new.id, old.status, new.status, old.pause_reason, new.pause_reason, coalesce(nullif(current_setting('campaign.cause', true), ''), 'edit'),
         coalesce(nullif(current_setting('campaign.actor', true), ''), nullif(current_setting('rowbeat.actor', true), ''), session_user),
-        nullif(current_setting('rowbeat.task_id', true), '')::bigint, rowbeat.now_()
-    from old_row o join new_row n on n.id = o.id
-    where (n.status, n.pause_reason) is distinct from (o.status, o.pause_reason)
-    order by n.id;
-    select array_agg(n.id order by n.id) filter (where (n.brand_id, n.time_zone) is distinct from (o.brand_id, o.time_zone)), array_agg(n.id)
-    into v_moved, v_ids
-    from old_row o join new_row n on n.id = o.id
-    where (n.daily_budget, n.monthly_budget, n.start_date, n.end_date, n.brand_id, n.time_zone)
-        is distinct from (o.daily_budget, o.monthly_budget, o.start_date, o.end_date, o.brand_id, o.time_zone);
-    if v_moved is not null then
-        perform campaign.move_on(v_moved, rowbeat.now_());
-        perform campaign.follow_zones(array(select time_zone from old_row union select time_zone from new_row));
-        perform campaign.enqueue_boundaries(v_moved);
-    end if;
-    if v_ids is not null then
-        perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
-    end if;
+        nullif(current_setting('rowbeat.task_id', true), '')::bigint, rowbeat.now_());
     return null;
 end $$;
-comment on function campaign.follow_campaign_update() is 'Logs changes of status, and decides anew what an edit concerns.';
-create or replace trigger follow_campaign_update after update on campaign.campaign
-    referencing old table as old_row new table as new_row for each statement execute function campaign.follow_campaign_update();
+comment on function campaign.log_status() is 'Logs a change of status.';
+create or replace trigger log_status after update on campaign.campaign
+    for each row when ((old.status, old.pause_reason) is distinct from (new.status, new.pause_reason)) execute function campaign.log_status();
+
+-- Promises: a campaign whose budgets or dates changed is decided; one that is in another zone now counts that zone's day, and the zones' schedules
+--   follow.
+create or replace function campaign.follow_edit() returns trigger language plpgsql as $$
+begin
+    if (new.brand_id, new.time_zone) is distinct from (old.brand_id, old.time_zone) then
+        perform campaign.move_on(array[new.id], rowbeat.now_());
+        perform campaign.follow_zones(array[old.time_zone, new.time_zone]);
+        perform campaign.enqueue_boundaries(array[new.id]);
+    end if;
+    perform campaign.decide_all(array[new.id], rowbeat.now_(), 'edit');
+    return null;
+end $$;
+comment on function campaign.follow_edit() is 'Decides anew what an edit concerns.';
+create or replace trigger follow_edit after update on campaign.campaign
+    for each row when ((old.daily_budget, old.monthly_budget, old.start_date, old.end_date, old.brand_id, old.time_zone)
+        is distinct from (new.daily_budget, new.monthly_budget, new.start_date, new.end_date, new.brand_id, new.time_zone))
+    execute function campaign.follow_edit();
 
 -- A row that comes with counters restores a state: it is left as it is.
 create or replace function campaign.follow_campaign_insert() returns trigger language plpgsql as $$
@@ -147,14 +142,10 @@ create or replace trigger follow_truncate after truncate on campaign.campaign
 create or replace trigger follow_truncate after truncate on campaign.brand
     for each statement execute function campaign.follow_truncate();
 
--- SQLSTATEs: RP400 (unknown zone).
 create or replace function campaign.keep_brand() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' then
         new.created_at := coalesce(new.created_at, rowbeat.now_());
-    end if;
-    if tg_op = 'INSERT' or new.time_zone is distinct from old.time_zone then
-        perform campaign.check_zone(new.time_zone);
     end if;
     new.updated_at := rowbeat.now_();
     return new;
@@ -163,36 +154,31 @@ comment on function campaign.keep_brand() is 'Fills in what a brand''s row needs
 create or replace trigger keep_brand before insert or update on campaign.brand
     for each row execute function campaign.keep_brand();
 
--- Promises: the campaigns of brands that were switched on or off, or moved to another zone, are decided. Locks: those campaigns.
-create or replace function campaign.follow_brand() returns trigger language plpgsql as $$
-declare
-    v_zones  text[];
-    v_ids    bigint[];
-    v_moved  bigint[];
+create or replace function campaign.follow_brand_insert() returns trigger language plpgsql as $$
 begin
-    if tg_op = 'INSERT' then
-        perform campaign.follow_zones(array(select coalesce(n.time_zone, campaign.default_zone()) from new_row n));
-        return null;
-    end if;
-    v_zones := array(select coalesce(z, campaign.default_zone()) from old_row o join new_row n on n.id = o.id
-        cross join unnest(array[o.time_zone, n.time_zone]) z where n.time_zone is distinct from o.time_zone);
-    select array_agg(c.id), array_agg(c.id) filter (where n.time_zone is distinct from o.time_zone and c.time_zone is null) into v_ids, v_moved
-    from old_row o join new_row n on n.id = o.id join campaign.campaign c on c.brand_id = n.id
-    where (n.is_active, n.time_zone) is distinct from (o.is_active, o.time_zone);
-    if v_ids is not null then
-        perform from campaign.campaign c where c.id = any (v_ids) order by c.id for no key update;
-        perform campaign.move_on(v_moved, rowbeat.now_());
-        perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
-        perform campaign.enqueue_boundaries(v_moved);
-    end if;
-    perform campaign.follow_zones(v_zones);
+    perform campaign.follow_zones(array(select coalesce(n.time_zone, campaign.default_zone()) from new_row n));
     return null;
 end $$;
-comment on function campaign.follow_brand() is 'Decides the campaigns of brands that changed, and follows their zones.';
+comment on function campaign.follow_brand_insert() is 'Makes the schedules of new brands'' zones.';
 create or replace trigger follow_brand_insert after insert on campaign.brand
-    referencing new table as new_row for each statement execute function campaign.follow_brand();
-create or replace trigger follow_brand_update after update on campaign.brand
-    referencing old table as old_row new table as new_row for each statement execute function campaign.follow_brand();
+    referencing new table as new_row for each statement execute function campaign.follow_brand_insert();
+
+-- Promises: the campaigns of a brand that was switched on or off, or moved to another zone, are decided. Locks: those campaigns, in order of id.
+create or replace function campaign.follow_brand_edit() returns trigger language plpgsql as $$
+declare
+    v_ids  bigint[] := array(select c.id from campaign.campaign c where c.brand_id = new.id order by c.id for no key update);
+begin
+    if new.time_zone is distinct from old.time_zone then
+        perform campaign.follow_zones(array[coalesce(old.time_zone, campaign.default_zone()), coalesce(new.time_zone, campaign.default_zone())]);
+        perform campaign.move_on(v_ids, rowbeat.now_());
+        perform campaign.enqueue_boundaries(v_ids);
+    end if;
+    perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+    return null;
+end $$;
+comment on function campaign.follow_brand_edit() is 'Decides the campaigns of a brand that changed, and follows its zone.';
+create or replace trigger follow_brand_edit after update on campaign.brand
+    for each row when ((old.is_active, old.time_zone) is distinct from (new.is_active, new.time_zone)) execute function campaign.follow_brand_edit();
 
 -- SQLSTATEs: RP400 (start and end are the same).
 create or replace function campaign.keep_window() returns trigger language plpgsql as $$

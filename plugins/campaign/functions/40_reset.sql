@@ -8,7 +8,9 @@ language plpgsql volatile as $$
 declare
     v_now  timestamptz := rowbeat.now_();
 begin
-    perform campaign.check_zone(p_zone);
+    if p_zone is not null then
+        perform campaign.check_zone(p_zone);
+    end if;
     moved := array(
         select c.id from campaign.campaign c join campaign.brand b on b.id = c.brand_id
         cross join lateral (select coalesce(c.time_zone, b.time_zone, (select campaign.default_zone())) as zone) z
