@@ -78,7 +78,13 @@ fn probes(campaign: usize) -> Vec<DateTime<Utc>> {
         for (_, of, start, end) in WINDOWS.iter().filter(|window| window.0 == campaign) {
             if *of == number {
                 let midnight = day.and_hms_opt(0, 0, 0).unwrap();
-                let ends = if end < start { end + 86_400 } else { *end };
+                let ends = if end < start {
+                    end + 86_400
+                } else if *end >= 86_340 {
+                    86_400
+                } else {
+                    *end
+                };
                 for local in [midnight + TimeDelta::seconds(*start), midnight + TimeDelta::seconds(ends)] {
                     for at in instants(zone, local) {
                         probes.extend([-1, 0, 1].map(|us| at + TimeDelta::microseconds(us)));
@@ -250,13 +256,13 @@ fn events() -> Vec<(DateTime<Utc>, Event)> {
             if day.day() == 1 {
                 events.push((begins + late, Event::Monthly(campaign)));
             }
-            for _ in 0..2 {
-                let at = begins + TimeDelta::seconds(random.i64(0..86_400)) + TimeDelta::milliseconds(500);
-                events.push((at, Event::Spend(campaign, random.i64(1..4_000))));
-            }
+            let at = begins + TimeDelta::seconds(random.i64(0..86_400)) + TimeDelta::milliseconds(500);
+            events.push((at, Event::Spend(campaign, random.i64(1..6_000))));
         }
         // Now and then some boundaries are missed: the next run puts it right.
-        let probes = probes(campaign).into_iter().filter(|_| random.u8(0..3) != 0);
+        let probes = probes(campaign)
+            .into_iter()
+            .filter(|at| at.timestamp_subsec_micros() == 0 && random.u8(0..3) != 0);
         events.extend(probes.map(|at| (at + TimeDelta::milliseconds(500), Event::Enforce)));
     }
     events.sort_by_key(|event| event.0);

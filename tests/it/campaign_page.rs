@@ -90,7 +90,7 @@ async fn lists_show_filter_and_search_and_everything_is_escaped() {
     db.run("insert into campaign.brand (name, description, is_active) values ('<i>Brand</i>', '50% off', false);
         insert into campaign.campaign (brand_id, name, daily_budget, monthly_budget, start_date, end_date) select id, '<b>bold</b>', 10, 100, '2024-01-01', '2024-01-31' from campaign.brand where name like '<i>%';
         insert into campaign.spend (campaign_id, amount, description) select id, 8.01, '<u>u</u>' from campaign.campaign where name like '<b>%';
-        insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select id, 2, '09:00', '17:00' from campaign.campaign").await;
+        insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select id, 2, '09:00', '17:00' from campaign.campaign where name like '<b>%'").await;
     spend(&db, "3").await;
     let site = site(&db).await;
     let id: i64 = db.get("select id from campaign.campaign where name like '<b>%'").await;
