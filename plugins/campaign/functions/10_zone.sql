@@ -73,7 +73,7 @@ create or replace function campaign.follow_all_zones() returns void language sql
     select campaign.follow_zones(array(
         select b.time_zone from campaign.brand b where b.time_zone is not null
         union select c.time_zone from campaign.campaign c where c.time_zone is not null
-        union select campaign.default_zone()
+        union select campaign.default_zone() where exists (select from campaign.brand b where b.time_zone is null)
         union select substr(s.name, length('campaign.reset_daily_spends@') + 1) from rowbeat.schedule s
             where starts_with(s.name, 'campaign.reset_daily_spends@')
         union select substr(s.name, length('campaign.reset_monthly_spends@') + 1) from rowbeat.schedule s

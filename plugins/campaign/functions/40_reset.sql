@@ -8,7 +8,7 @@ language plpgsql volatile as $$
 declare
     v_now  timestamptz := rowbeat.now_();
 begin
-    if p_zone is not null then
+    if p_zone is not null and not campaign.zone_is_used(p_zone) then
         perform campaign.check_zone(p_zone);
     end if;
     moved := array(

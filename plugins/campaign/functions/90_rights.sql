@@ -9,7 +9,8 @@ begin
     grant delete on campaign.campaign to rowbeat_operator;
     grant insert (brand_id, name, status, pause_reason, daily_budget, monthly_budget, start_date, end_date, time_zone),
         update (brand_id, name, status, pause_reason, daily_budget, monthly_budget, start_date, end_date, time_zone) on campaign.campaign to rowbeat_operator;
-    grant execute on function campaign.decide(bigint, timestamptz, text), campaign.is_within_dayparting(bigint, timestamptz),
+    -- What the view of campaigns with their zones calls, its reader calls.
+    grant execute on function campaign.default_zone(), campaign.decide(bigint, timestamptz, text), campaign.is_within_dayparting(bigint, timestamptz),
         campaign.add_campaign_spend(bigint, numeric, text, timestamptz, boolean), campaign.reset_daily_spends(text),
         campaign.reset_monthly_spends(text), campaign.check_campaign_budgets(), campaign.activate_eligible_campaigns(),
         campaign.enforce_dayparting(), campaign.generate_spend_report(bigint), campaign.budget_bar(numeric, numeric),
