@@ -87,7 +87,7 @@ async fn operators_act_on_selected_campaigns_and_see_what_came_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_show_filter_and_search_and_everything_is_escaped() {
     let db = campaign().await;
-    db.run("insert into campaign.brand (name, description, is_active) values ('<i>Brand</i>', '50% off', false);
+    db.run("insert into campaign.brand (name, description, is_active) values ('<i>Brand</i>', '50% off', false), ('empty', '', true);
         insert into campaign.campaign (brand_id, name, daily_budget, monthly_budget, start_date, end_date) select id, '<b>bold</b>', 10, 100, '2024-01-01', '2024-01-31' from campaign.brand where name like '<i>%';
         insert into campaign.spend (campaign_id, amount, description) select id, 8.01, '<u>u</u>' from campaign.campaign where name like '<b>%';
         insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select id, 2, '09:00', '17:00' from campaign.campaign where name like '<b>%'").await;
@@ -96,7 +96,7 @@ async fn lists_show_filter_and_search_and_everything_is_escaped() {
     let id: i64 = db.get("select id from campaign.campaign where name like '<b>%'").await;
     let own = format!("/campaign/campaigns/{id}/");
     for (path, has, has_not) in [
-        ("/campaign/brands/", &["&lt;i&gt;Brand", "$8.01", "$0.00"][..], &["<i>Brand"][..]),
+        ("/campaign/brands/", &["&lt;i&gt;Brand", "$8.01", "$3.00", "$0.00"][..], &["<i>Brand"][..]),
         ("/campaign/brands/?q=50%25", &["Brand&lt;&#x2f;i&gt;"], &[">B</a>"]),
         ("/campaign/brands/?q=%25", &["Brand&lt;&#x2f;i&gt;"], &[">B</a>"]),
         ("/campaign/brands/?active=true&q=&from=&until=", &[">B</a>"], &["&lt;i&gt;Brand"]),

@@ -172,6 +172,7 @@ async fn a27_a_reset_that_comes_after_the_first_spend_of_the_day_changes_nothing
     move_clock(&db, 1, "12:00").await;
     let daemon = db.daemon().ready().await;
     db.until("(select bool_and(next_fire_at > rowbeat.now_()) from rowbeat.schedule)").await;
+    db.until("not exists (select from rowbeat.task where cause ->> 'kind' = 'schedule')").await;
     drop(daemon);
     db.until("not exists (select from pg_stat_activity where datname = current_database() and application_name like 'rowbeat%' and pid <> pg_backend_pid())").await;
     // Three midnights pass without a daemon.

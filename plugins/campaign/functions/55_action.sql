@@ -39,6 +39,8 @@ begin
     )
     select count(*) filter (where c.status = 'active') into v_count from changed c;
     perform campaign.leave(v_before);
+    -- Those of completed ones were not looked at so far.
+    perform campaign.enqueue_boundaries(p_ids);
     return format('Successfully activated %s campaigns.', v_count);
 end $$;
 comment on function campaign.activate_campaigns(bigint[], text) is 'Ends manual pauses; says how many became active.';
