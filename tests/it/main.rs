@@ -11,6 +11,13 @@ mod postbox;
 mod web;
 
 mod app;
+mod campaign;
+mod campaign_command;
+mod campaign_dayparting;
+mod campaign_oracle;
+mod campaign_page;
+mod campaign_spend;
+mod campaign_zone;
 mod capture;
 mod change;
 mod change_storm;
