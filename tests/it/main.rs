@@ -31,6 +31,7 @@ mod endpoint;
 mod endpoint_auth;
 mod enqueue;
 mod executor;
+mod executor_plan;
 mod failover;
 mod freight;
 mod freight_alert;
@@ -40,6 +41,10 @@ mod freight_event;
 mod freight_rate;
 mod http;
 mod http_guard;
+mod invoice;
+mod invoice_mail;
+mod invoice_page;
+mod invoice_sale;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod limit;
