@@ -20,8 +20,8 @@ comment on function invoice.is_whole(text) is 'Whether a text is a whole number.
 
 -- Whether a text is an address of the form local@domain.tld.
 create or replace function invoice.is_address(p_text text) returns boolean language sql immutable as $$
-    select p_text ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])$'
-        and length(p_text) <= 254 and strpos(p_text, '@') <= 65
+    select case when length(p_text) <= 254 and strpos(p_text, '@') <= 65 then p_text ~ '^[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&''*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])$'
+        else false end
 $$;
 comment on function invoice.is_address(text) is 'Whether a text looks like a mail address.';
 

@@ -166,7 +166,7 @@ begin
         perform invoice.refuse('RP400', 'Amount is too large.');
     end if;
     v_invoice.id := nextval('invoice.invoice_id_seq');
-    select * into v_queued from invoice.enqueue_email(v_invoice.id);
+    select * into v_queued from invoice.enqueue_email(v_invoice.id, false);
     insert into invoice.invoice (id, customer_name, customer_email, gross_amount, tax_amount, net_amount, rounded_payable, paid_amount, balance_amount,
         received_denoms, change_denoms, email_fail_count, email_last_error, email_task)
     overriding system value

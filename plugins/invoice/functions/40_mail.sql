@@ -1,16 +1,17 @@
 -- The mail of an invoice: enqueued, planned, settled, repaired. What settles a task holds the task and then locks the invoice; so does everything here.
 
 -- Promises: the mail is on its way, or why it is not; an error of the queue never reaches the caller. A task that waits is due at once.
+--   One that is to send what was sent already is a task of its own: the one that has just sent it may not have ended yet.
 -- Called by: create_invoice, resend_email. Locks: the task; it runs in a savepoint.
-create or replace function invoice.enqueue_email(p_invoice_id bigint, out task_id bigint, out problem text) language plpgsql volatile as $$
+create or replace function invoice.enqueue_email(p_invoice_id bigint, p_again boolean, out task_id bigint, out problem text) language plpgsql volatile as $$
 begin
-    task_id := rowbeat.enqueue('invoice.send_email', jsonb_build_object('invoice_id', p_invoice_id),
-        p_unique_key => p_invoice_id::text, p_replace => '{run_at}');
+    task_id := rowbeat.enqueue('invoice.send_email', jsonb_build_object('invoice_id', p_invoice_id) || case when p_again then '{"again": true}' else '{}'::jsonb end,
+        p_unique_key => p_invoice_id || case when p_again then ' again' else '' end, p_replace => '{run_at}');
 exception when others then
     task_id := null;
     problem := 'Queue error: ' || left(sqlerrm, 1000);
 end $$;
-comment on function invoice.enqueue_email(bigint) is 'Enqueues the mail of an invoice, or tells what is wrong with the queue.';
+comment on function invoice.enqueue_email(bigint, boolean) is 'Enqueues the mail of an invoice, or tells what is wrong with the queue.';
 
 -- The mail as plain text; null when there is no such invoice.
 create or replace function invoice.email_body(p_invoice_id bigint) returns text language sql stable as $$
@@ -62,26 +63,28 @@ begin
 end $$;
 comment on function invoice.email_effect(invoice.invoice, jsonb[]) is 'The next effect of an invoice''s mail.';
 
--- Promises: a mail for an invoice that is there, not mailed yet and not being mailed by another task: it is claimed by this one from now on.
+-- Promises: a mail for an invoice that is there, not mailed yet (or to be mailed again) and not being mailed by another task: it is claimed by this
+--   one from now on. Once an attempt at a repetition has failed, the invoice counts as not mailed, and the task is like any other.
 --   Locks: the invoice, when it is claimed; what is put off or cancelled ends its task in the same transaction and holds no invoice.
 create or replace function invoice.plan_email(task jsonb, responses jsonb[]) returns jsonb language plpgsql volatile as $$
 declare
     v_id       bigint := (task #>> '{payload,invoice_id}')::bigint;
     v_task     bigint := (task ->> 'id')::bigint;
+    v_again    boolean := coalesce((task #>> '{payload,again}')::boolean, false) and (task ->> 'failures')::integer = 0;
     v_invoice  invoice.invoice;
 begin
     if exists (select from unnest(responses) r where r ? 'message_id') then
         return null;
     end if;
     update invoice.invoice i set email_claim = v_task
-    where i.id = v_id and not i.email_sent and (i.email_claim is null or i.email_claim = v_task
+    where i.id = v_id and (v_again or not i.email_sent) and (i.email_claim is null or i.email_claim = v_task
         or not exists (select from rowbeat.own_task t where t.id = i.email_claim and t.finished_at is null))
     returning i.* into v_invoice;
     if found then
         return invoice.email_effect(v_invoice, responses);
     end if;
     select * into v_invoice from invoice.invoice i where i.id = v_id;
-    return case when not found then '{"cancel": "invoice deleted"}'::jsonb when not v_invoice.email_sent then '{"snooze": 10}'::jsonb end;
+    return case when not found then '{"cancel": "invoice deleted"}'::jsonb when v_again or not v_invoice.email_sent then '{"snooze": 10}'::jsonb end;
 end $$;
 comment on function invoice.plan_email(jsonb, jsonb[]) is 'Plans the mail of an invoice.';
 
@@ -95,9 +98,9 @@ begin
     if v_sent then
         update invoice.invoice i set email_sent = true, email_last_error = '', email_claim = null where i.id = v_id;
     elsif outcome ->> 'outcome' not in ('done', 'cancelled') then
-        update invoice.invoice i set email_fail_count = i.email_fail_count + 1, email_claim = nullif(i.email_claim, v_task),
+        update invoice.invoice i set email_sent = false, email_fail_count = i.email_fail_count + 1, email_claim = nullif(i.email_claim, v_task),
             email_last_error = left(coalesce(outcome #>> '{error,message}', outcome ->> 'outcome'), 1000)
-        where i.id = v_id and not i.email_sent;
+        where i.id = v_id and (not i.email_sent or i.email_claim = v_task);
         return jsonb_build_object('retry_after', rowbeat.read_setting('invoice', 'email_retry_delay')::integer);
     else
         update invoice.invoice i set email_claim = null where i.id = v_id and i.email_claim = v_task;
@@ -133,8 +136,8 @@ begin
     elsif v_invoice.email_sent and not coalesce(p_confirmed, false) then
         perform invoice.refuse('RP409', 'Email was already sent.');
     end if;
-    select * into v_queued from invoice.enqueue_email(p_invoice_id);
-    update invoice.invoice i set email_sent = false, email_task = coalesce(v_queued.task_id, i.email_task),
+    select * into v_queued from invoice.enqueue_email(p_invoice_id, v_invoice.email_sent);
+    update invoice.invoice i set email_sent = i.email_sent and v_queued.problem is null, email_task = coalesce(v_queued.task_id, i.email_task),
         email_fail_count = i.email_fail_count + case when v_queued.problem is null then 0 else 1 end,
         email_last_error = coalesce(v_queued.problem, i.email_last_error)
     where i.id = p_invoice_id;
