@@ -61,9 +61,13 @@ fn render_among(
         .and_then(|()| environment.get_template(name)?.render_captured_to(data, &mut page).map(drop))
         .map_err(|error| {
             // The mistake may stand in another one than was asked for.
-            let name = error.name().unwrap_or(name).to_owned();
+            let mut error = &error;
+            while let Some(cause) = std::error::Error::source(error).and_then(|cause| cause.downcast_ref()) {
+                error = cause;
+            }
+            let name = error.name().unwrap_or(name);
             let source = sources.iter().find(|(other, _)| *other == name).map_or("", |(_, source)| source);
-            describe(&name, source, &error)
+            describe(name, source, error)
         })?;
     String::from_utf8(page.0).map_err(|_| format!("template {name}: the result is no text"))
 }

@@ -49,16 +49,20 @@ create or replace function invoice.form_lines(p_input jsonb, p_filled boolean) r
 $$;
 comment on function invoice.form_lines(jsonb, boolean) is 'Product rows of the form.';
 
--- The form, with what was typed, and blank rows after it.
+-- The form, with what was typed, and blank rows after it. Of very many customers the newest are suggested; all can be typed.
 create or replace function invoice.invoice_form(request jsonb, p_refusal text default null) returns jsonb language sql stable as $$
     select invoice.show(request, 'add.html', jsonb_build_object(
         'customer_name', coalesce(t.input ->> 'customer_name', ''), 'customer_email', coalesce(t.input ->> 'customer_email', ''),
         'customers', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'email', c.email) order by c.name, c.email), '[]')
-            from invoice.customer c where c.is_enabled),
-        'products', (select coalesce(jsonb_agg(jsonb_build_object('id', p.id::text, 'name', p.name, 'code', p.code, 'price', p.price::text,
-            'tax_percent', p.tax_percent::text, 'stock', p.stock) order by p.name, p.id), '[]')
-            from invoice.product p where p.is_enabled or p.id::text in (select r ->> 'product_id' from jsonb_array_elements(t.lines) r)),
-        'lines', t.lines || (select coalesce(jsonb_agg('{"product_id": "", "quantity": ""}'::jsonb), '[]')
+            from (select * from invoice.customer c where c.is_enabled order by c.id desc limit 2000) c),
+        'products', (select coalesce(jsonb_agg(jsonb_build_object('id', p.id, 'label', l.label) order by p.name, p.id), '[]')
+            from invoice.product p
+            cross join lateral (select format('%s (%s), %s + %s %%, %s in stock', p.name, p.code, p.price, p.tax_percent, p.stock) as label) l
+            where p.is_enabled),
+        'lines', (select coalesce(jsonb_agg(e.line || jsonb_build_object('label', coalesce(p.name || ' (' || p.code || ')', e.line ->> 'product_id')) order by e.n), '[]')
+            from jsonb_array_elements(t.lines) with ordinality e (line, n) 
+            left join invoice.product p on p.id = case when e.line ->> 'product_id' ~ '^[0-9]{1,18}$' then (e.line ->> 'product_id')::bigint end)
+            || (select coalesce(jsonb_agg('{"product_id": "", "quantity": ""}'::jsonb), '[]')
             from generate_series(1, case when t.input ->> 'more' is null then greatest(5 - jsonb_array_length(t.lines), 1) else 5 end)),
         'denominations', (select coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'value', d.value,
             'count', coalesce(t.input -> 'denom_*' ->> ('denom_' || d.id), '')) order by d.value desc), '[]')
