@@ -1,10 +1,10 @@
 //! `exec`: programs that the node's configuration allows, by name.
 //!
 //! The effect is `{"program": name, "args": [...], "input": any}`; the program gets `input` (the payload when absent) as
-//! JSON on standard input, or what `template` makes of `data`, and the task's identity in its environment, which is otherwise empty but for PATH and what the
-//! configuration adds. Exit code 0 is success, its standard output the response (JSON when it parses, else text; with
-//! `"output": "base64"` an object with its bytes); anything else is a failure with the end of standard error. It runs in a process group of its own, which is killed when the
-//! attempt ends, however it ends.
+//! JSON on standard input, or what `template` makes of `data`, and the task's identity in its environment, which is otherwise
+//! empty but for PATH and what the configuration adds. Exit code 0 is success, its standard output the response (JSON when it
+//! parses, else text; with `"output": "base64"` an object with its bytes); anything else is a failure with the end of standard
+//! error. It runs in a process group of its own, which is killed when the attempt ends, however it ends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -144,19 +144,33 @@ async fn i5_change_of_a_thousand() {
     assert_eq!(change(&db, id).await, json!({ "500": 1, "200": 2, "50": 1, "5": 1, "2": 1, "1": 1 }));
 }
 
+/// A database in which this product is number 3.
+async fn with_product(name: &str, price: &str, tax: &str) -> TestDb {
+    let db = invoice().await;
+    db.run(&format!("insert into invoice.product (name, code, price, tax_percent, stock) values ('{name}', 'P003', {price}, {tax}, 5)")).await;
+    db
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i6_the_payable_is_truncated() {
-    let db = invoice().await;
-    db.run("insert into invoice.product (name, code, price, tax_percent, stock) values ('Odd', 'P003', 99.99, 18, 5), ('Mint', 'P004', 0.94, 5, 5), ('Flat', 'P005', 100, 0.99, 5)").await;
+    let db = with_product("Odd", "99.99", "18").await;
     let id = db.get(&sale(&[(3, 1)], &[(200, 1)])).await;
     assert_eq!(amounts(&db, id).await, "99.99 18.00 117.99 117.00 200.00 83.00");
     assert_eq!(change(&db, id).await, json!({ "50": 1, "20": 1, "10": 1, "2": 1, "1": 1 }));
-    // I9: less than a unit is nothing to pay.
-    let id = db.get(&sale(&[(4, 1)], &[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i9_less_than_a_unit_is_nothing_to_pay() {
+    let db = with_product("Mint", "0.94", "5").await;
+    let id = db.get(&sale(&[(3, 1)], &[])).await;
     assert_eq!(amounts(&db, id).await, "0.94 0.05 0.99 0.00 0.00 0.00");
     assert_eq!(change(&db, id).await, json!({}));
-    // I10: what is truncated need not be paid.
-    let id = db.get(&sale(&[(5, 1)], &[(100, 1)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_what_is_truncated_need_not_be_paid() {
+    let db = with_product("Flat", "100", "0.99").await;
+    let id = db.get(&sale(&[(3, 1)], &[(100, 1)])).await;
     assert_eq!(amounts(&db, id).await, "100.00 0.99 100.99 100.00 100.00 0.00");
 }
 

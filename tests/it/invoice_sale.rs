@@ -26,8 +26,18 @@ async fn everything(db: &TestDb) -> String {
         (select count(*) from rowbeat.task where definition = 'invoice.send_email'))").await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn i12_and_i24_what_is_wrong_is_said_in_order_and_nothing_is_stored() {
+const ANN: &str = "Ann";
+const MAIL: &str = "ann@example.com";
+
+/// What is tried: name, address, lines, notes; and what is said to it.
+type Case = (&'static str, &'static str, Value, Value, &'static str);
+
+fn line(product: impl Into<Value>, quantity: impl Into<Value>) -> Value {
+    json!([{ "product_id": product.into(), "quantity": quantity.into() }])
+}
+
+/// Every case is refused so, and nothing is stored. Milk (1) has a stock of 8 and costs 42 for two; 3 is disabled, 4 is dear.
+async fn all_refused(cases: Vec<Case>) {
     let db = invoice().await;
     db.run(
         "insert into invoice.product (name, code, price, tax_percent, stock, is_enabled) values ('Gone', 'P003', 1, 0, 5, false), ('Gold', 'P004', 99999999.99, 0, 2000000000, true);
@@ -37,98 +47,6 @@ async fn i12_and_i24_what_is_wrong_is_said_in_order_and_nothing_is_stored() {
     )
     .await;
     let before = everything(&db).await;
-    let line = |product: Value, quantity: Value| json!([{ "product_id": product, "quantity": quantity }]);
-    let good = line(json!(1), json!(2));
-    let none = json!({});
-    let blank = json!({ "product_id": " ", "quantity": null });
-    let (ann, mail) = ("Ann", "ann@example.com");
-    let cases: Vec<(&str, &str, Value, Value, &str)> = vec![
-        (" ", "", json!([]), json!({ "1": "x" }), "Customer name is required."),
-        (ann, "  ", json!([]), none.clone(), "Customer email is required."),
-        (ann, "notanemail", json!([]), none.clone(), "Enter a valid email address."),
-        (ann, "a@b", json!([]), none.clone(), "Enter a valid email address."),
-        (ann, "a b@c.de", json!([]), none.clone(), "Enter a valid email address."),
-        (ann, "a@b.de, c@d.ef", json!([]), none.clone(), "Enter a valid email address."),
-        (ann, " EVE@example.com", json!([]), none.clone(), "Customer eve@example.com is disabled."),
-        (ann, mail, json!([]), none.clone(), "Add at least one product line."),
-        (ann, mail, Value::Null, Value::Null, "Add at least one product line."),
-        (ann, mail, json!([blank, {}]), none.clone(), "Add at least one product line."),
-        (ann, mail, line(json!(1), json!(" ")), none.clone(), "Each bill row needs product and quantity."),
-        (
-            ann,
-            mail,
-            json!([{ "product_id": "x", "quantity": "y" }, { "quantity": 1 }]),
-            none.clone(),
-            "Each bill row needs product and quantity.",
-        ),
-        (ann, mail, line(json!("x"), json!(0)), none.clone(), "Invalid product or quantity value."),
-        (ann, mail, line(json!(1), json!("1.5")), none.clone(), "Invalid product or quantity value."),
-        (ann, mail, line(json!(1), json!(1.5)), none.clone(), "Invalid product or quantity value."),
-        (ann, mail, line(json!(1), json!("99999999999")), none.clone(), "Invalid product or quantity value."),
-        (
-            ann,
-            mail,
-            line(json!("99999999999999999999"), json!(1)),
-            none.clone(),
-            "Invalid product or quantity value.",
-        ),
-        (ann, mail, line(json!(1), json!("0")), none.clone(), "Quantity must be greater than zero."),
-        (ann, mail, line(json!(999), json!(-1)), none.clone(), "Quantity must be greater than zero."),
-        (
-            ann,
-            mail,
-            json!([good[0], { "product_id": 999, "quantity": 1 }]),
-            json!({ "1": "x" }),
-            "One or more selected products do not exist.",
-        ),
-        (
-            ann,
-            mail,
-            json!([{ "product_id": 1, "quantity": 999 }, { "product_id": 3, "quantity": 1 }]),
-            none.clone(),
-            "Gone is disabled.",
-        ),
-        (
-            ann,
-            mail,
-            line(json!(1), json!(999)),
-            json!({ "1": "x" }),
-            "Insufficient stock for Milk. Available stock is 8.",
-        ),
-        (
-            ann,
-            mail,
-            json!([{ "product_id": 1, "quantity": 5 }, { "product_id": "1", "quantity": " 4 " }]),
-            none.clone(),
-            "Insufficient stock for Milk. Available stock is 8.",
-        ),
-        (
-            ann,
-            mail,
-            good.clone(),
-            json!({ "50": "x", "20": -1, "30": 1 }),
-            "Invalid denomination count for 50.",
-        ),
-        (ann, mail, good.clone(), json!({ "50": 1.5 }), "Invalid denomination count for 50."),
-        (ann, mail, good.clone(), json!({ "20": -1, "30": 1 }), "Denomination count cannot be negative."),
-        (ann, mail, good.clone(), json!({ "500": 1, "30": "1" }), "Denomination 30 is not accepted."),
-        (ann, mail, good.clone(), json!({ "200": 1 }), "Denomination 200 is not accepted."),
-        (
-            ann,
-            mail,
-            good.clone(),
-            json!({ "20": 2, "30": 0, "200": "" }),
-            "Cash paid by customer is less than rounded payable amount.",
-        ),
-        (
-            ann,
-            mail,
-            line(json!(4), json!(2_000_000)),
-            none.clone(),
-            "Cash paid by customer is less than rounded payable amount.",
-        ),
-        (ann, mail, good.clone(), json!({ "500": "9999999999" }), "Amount is too large."),
-    ];
     for (name, email, lines, notes, message) in cases {
         assert_eq!(
             refused(&db, name, email, &lines, &notes).await,
@@ -137,6 +55,114 @@ async fn i12_and_i24_what_is_wrong_is_said_in_order_and_nothing_is_stored() {
         );
     }
     assert_eq!(everything(&db).await, before, "nothing is stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i12_too_little_cash_and_too_little_stock() {
+    let split = json!([{ "product_id": 1, "quantity": 5 }, { "product_id": "1", "quantity": " 4 " }]);
+    all_refused(vec![
+        (
+            ANN,
+            MAIL,
+            line(1, 2),
+            json!({ "20": 2 }),
+            "Cash paid by customer is less than rounded payable amount.",
+        ),
+        (ANN, MAIL, line(1, 999), json!({ "500": 9 }), "Insufficient stock for Milk. Available stock is 8."),
+        (ANN, MAIL, split, json!({ "500": 9 }), "Insufficient stock for Milk. Available stock is 8."),
+        (
+            ANN,
+            MAIL,
+            line(4, 2_000_000),
+            json!({}),
+            "Cash paid by customer is less than rounded payable amount.",
+        ),
+        (ANN, MAIL, line(1, 2), json!({ "500": "9999999999" }), "Amount is too large."),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i12b_input_that_makes_no_sense() {
+    let blank = json!({ "product_id": " ", "quantity": null });
+    all_refused(vec![
+        (" ", MAIL, line(1, 2), json!({}), "Customer name is required."),
+        (ANN, "  ", line(1, 2), json!({}), "Customer email is required."),
+        (ANN, MAIL, json!([]), json!({}), "Add at least one product line."),
+        (ANN, MAIL, Value::Null, Value::Null, "Add at least one product line."),
+        (ANN, MAIL, json!([blank, {}]), json!({}), "Add at least one product line."),
+        (ANN, MAIL, line(1, " "), json!({}), "Each bill row needs product and quantity."),
+        (ANN, MAIL, line(1, "1.5"), json!({}), "Invalid product or quantity value."),
+        (ANN, MAIL, line(1, 1.5), json!({}), "Invalid product or quantity value."),
+        (ANN, MAIL, line("x", 1), json!({}), "Invalid product or quantity value."),
+        (ANN, MAIL, line(1, "99999999999"), json!({}), "Invalid product or quantity value."),
+        (ANN, MAIL, line("99999999999999999999", 1), json!({}), "Invalid product or quantity value."),
+        (ANN, MAIL, line(1, "0"), json!({}), "Quantity must be greater than zero."),
+        (ANN, MAIL, line(999, 1), json!({}), "One or more selected products do not exist."),
+        (ANN, MAIL, line(1, 2), json!({ "500": -1 }), "Denomination count cannot be negative."),
+        (ANN, MAIL, line(1, 2), json!({ "500": 1.5 }), "Invalid denomination count for 500."),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i24_bad_addresses_and_what_is_disabled() {
+    let mut cases: Vec<Case> = ["notanemail", "a@b", "a b@c.de", "a@b.de, c@d.ef", "a@b..de", "@b.de"]
+        .into_iter()
+        .map(|address| (ANN, address, line(1, 2), json!({ "500": 1 }), "Enter a valid email address."))
+        .collect();
+    cases.extend([
+        (ANN, " EVE@example.com", line(1, 2), json!({ "500": 1 }), "Customer eve@example.com is disabled."),
+        (ANN, MAIL, line(3, 1), json!({ "500": 1 }), "Gone is disabled."),
+        (ANN, MAIL, line(1, 2), json!({ "500": 1, "200": 1 }), "Denomination 200 is not accepted."),
+        (ANN, MAIL, line(1, 2), json!({ "500": 1, "30": "1" }), "Denomination 30 is not accepted."),
+        (
+            ANN,
+            MAIL,
+            line(1, 2),
+            json!({ "20": 2, "30": 0, "200": "" }),
+            "Cash paid by customer is less than rounded payable amount.",
+        ),
+    ]);
+    all_refused(cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_things_that_are_wrong_the_first_of_the_list_is_said() {
+    let bad_notes = json!({ "50": "x", "20": -1, "30": 1 });
+    all_refused(vec![
+        (" ", "", json!([]), bad_notes.clone(), "Customer name is required."),
+        (ANN, "", json!([]), bad_notes.clone(), "Customer email is required."),
+        (ANN, "eve@example.com", json!([]), bad_notes.clone(), "Customer eve@example.com is disabled."),
+        (
+            ANN,
+            MAIL,
+            json!([{ "product_id": "x", "quantity": "y" }, { "quantity": 1 }]),
+            bad_notes.clone(),
+            "Each bill row needs product and quantity.",
+        ),
+        (ANN, MAIL, line("x", 0), bad_notes.clone(), "Invalid product or quantity value."),
+        (ANN, MAIL, line(999, -1), bad_notes.clone(), "Quantity must be greater than zero."),
+        (
+            ANN,
+            MAIL,
+            json!([{ "product_id": 3, "quantity": 1 }, { "product_id": 999, "quantity": 1 }]),
+            bad_notes.clone(),
+            "One or more selected products do not exist.",
+        ),
+        (
+            ANN,
+            MAIL,
+            json!([{ "product_id": 1, "quantity": 999 }, { "product_id": 3, "quantity": 1 }]),
+            bad_notes.clone(),
+            "Gone is disabled.",
+        ),
+        (ANN, MAIL, line(1, 999), bad_notes.clone(), "Insufficient stock for Milk. Available stock is 8."),
+        (ANN, MAIL, line(1, 2), bad_notes, "Invalid denomination count for 50."),
+        (ANN, MAIL, line(1, 2), json!({ "20": -1, "30": 1 }), "Denomination count cannot be negative."),
+        (ANN, MAIL, line(1, 2), json!({ "30": 1 }), "Denomination 30 is not accepted."),
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

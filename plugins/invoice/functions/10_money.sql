@@ -1,4 +1,4 @@
--- Texts as people type them, and the rules of money.
+-- Texts as people type them, the shop's zone, and the rules of money.
 
 -- A text without control characters and blanks around it.
 create or replace function invoice.tidy(p_text text) returns text language sql immutable as $$
@@ -24,6 +24,18 @@ create or replace function invoice.is_address(p_text text) returns boolean langu
         else false end
 $$;
 comment on function invoice.is_address(text) is 'Whether a text looks like a mail address.';
+
+-- The shop's time zone; UTC when the server does not know the one of the setting: neither a sale nor a mail fails for it.
+create or replace function invoice.zone() returns text language plpgsql stable as $$
+declare
+    v_zone  text := rowbeat.read_setting('invoice', 'zone');
+begin
+    perform now() at time zone v_zone;
+    return v_zone;
+exception when invalid_parameter_value then
+    return 'UTC';
+end $$;
+comment on function invoice.zone() is 'The shop''s time zone.';
 
 -- Raises. SQLSTATEs: the one that is given.
 create or replace function invoice.refuse(p_sqlstate text, p_message text) returns void language plpgsql volatile as $$

@@ -35,7 +35,7 @@ create or replace function invoice.invoice_document(p_invoice invoice.invoice) r
         'rounded_payable', p_invoice.rounded_payable::text, 'paid_amount', p_invoice.paid_amount::text, 'balance_amount', p_invoice.balance_amount::text,
         'received_denoms', p_invoice.received_denoms, 'change_denoms', p_invoice.change_denoms,
         'email_sent', p_invoice.email_sent, 'email_fail_count', p_invoice.email_fail_count, 'email_last_error', p_invoice.email_last_error,
-        'created_at', to_char(p_invoice.created_at at time zone rowbeat.read_setting('invoice', 'zone'), 'YYYY-MM-DD HH24:MI'),
+        'created_at', to_char(p_invoice.created_at at time zone invoice.zone(), 'YYYY-MM-DD HH24:MI'),
         'items', (select coalesce(jsonb_agg(jsonb_build_object('product_id', l.product_id, 'name', l.product_name, 'code', l.product_code,
             'quantity', l.quantity, 'unit_price', l.unit_price::text, 'tax_percent', l.tax_percent::text, 'line_subtotal', l.line_subtotal::text,
             'line_tax', l.line_tax::text, 'line_total', l.line_total::text) order by l.id), '[]')

@@ -7,7 +7,7 @@ declare
     v_name    text := lower(invoice.tidy(v_input ->> 'customer_name'));
     v_email   text := lower(invoice.tidy(v_input ->> 'customer_email'));
     v_typed   text[] := array[invoice.tidy(v_input ->> 'from_date'), invoice.tidy(v_input ->> 'to_date')];
-    v_zone    text := rowbeat.read_setting('invoice', 'zone');
+    v_zone    text := invoice.zone();
     v_from    timestamptz := invoice.read_date(v_typed[1])::timestamp at time zone v_zone;
     v_until   timestamptz := (invoice.read_date(v_typed[2]) + 1)::timestamp at time zone v_zone;
     v_paging  jsonb;
