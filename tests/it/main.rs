@@ -38,6 +38,7 @@ mod endpoint;
 mod endpoint_auth;
 mod enqueue;
 mod executor;
+mod executor_plan;
 mod failover;
 mod freight;
 mod freight_alert;
@@ -50,6 +51,10 @@ mod freight_listen;
 mod freight_rate;
 mod http;
 mod http_guard;
+mod invoice;
+mod invoice_mail;
+mod invoice_page;
+mod invoice_sale;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod limit;
