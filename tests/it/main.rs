@@ -11,6 +11,9 @@ mod postbox;
 mod web;
 
 mod app;
+mod backup;
+mod backup_crash;
+mod backup_target;
 mod capture;
 mod change;
 mod change_storm;
@@ -52,6 +55,7 @@ mod policy;
 mod queries;
 mod replay;
 mod rescue;
+mod restore;
 mod role;
 mod schedule;
 mod schedule_crash;
