@@ -43,6 +43,7 @@ const TOP: [&str; 17] = [
     "task",
     "schedule",
     "watch",
+    "backup",
     "channel",
     "listen",
     "feature",

@@ -11,6 +11,9 @@ mod postbox;
 mod web;
 
 mod app;
+mod backup;
+mod backup_crash;
+mod backup_target;
 mod campaign;
 mod campaign_command;
 mod campaign_dayparting;
@@ -68,6 +71,7 @@ mod policy;
 mod queries;
 mod replay;
 mod rescue;
+mod restore;
 mod role;
 mod schedule;
 mod schedule_crash;
