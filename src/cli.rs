@@ -26,6 +26,7 @@ mod output;
 mod pause;
 mod plugin;
 mod postgres;
+mod progress;
 mod schedule;
 mod start;
 mod status;

@@ -151,7 +151,12 @@ begin
     end if;
     if v_piece.complete then
         if exists (select from rowbeat.change_group) then
-            perform rowbeat.enqueue_groups(null);
+            begin
+                perform rowbeat.enqueue_groups(null);
+            exception when lock_not_available or deadlock_detected then
+                -- Somebody is just enqueuing with the unique key of one: they stay for the next look.
+                null;
+            end;
         end if;
         if v_piece.seqs = '{}' then
             return case when exists (select from rowbeat.watch_failure) then rowbeat.retry_failures(null, 100, true) else 0 end;
@@ -326,8 +331,9 @@ $$;
 comment on function rowbeat.gather_changes(rowbeat.watch, bigint[], smallint[], timestamptz, boolean) is 'Counts changes in the groups of a watch.';
 
 -- Promises: each group that was gathered is a task: of the router (p_watch null), or of the replay of a watch. The payload holds the first
---   changes, at most so many; count and truncated say how many there are. Returns how many.
--- Called by: route_changes and replays, when all of a difference has been read.
+--   changes, at most so many; count and truncated say how many there are. With a unique key the last group counts, and a task that still
+--   waits with it gets that one's payload. Returns how many tasks.
+-- Called by: route_changes and replays, when all of a difference has been read. Locks: waiting tasks with the same unique keys.
 create or replace function rowbeat.enqueue_groups(p_watch text) returns integer
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -335,20 +341,29 @@ declare
 begin
     with gathered as (
         delete from rowbeat.change_group g where g.replayed = (p_watch is not null) and g.watch = coalesce(p_watch, g.watch) returning g.*
+    ), documents as (
+        select w.definition, w.name, g.first_seq, g.serial_key, w.debounce,
+            jsonb_build_object('watch', w.name, 'table', rowbeat.live_name(w), 'grain', w.grain, 'transaction', g.xid::text, 'count', g.count,
+                'operations', jsonb_strip_nulls(jsonb_build_object('INSERT', nullif(g.inserts, 0), 'UPDATE', nullif(g.updates, 0),
+                    'DELETE', nullif(g.deletes, 0), 'TRUNCATE', nullif(g.truncates, 0))),
+                'changes', k.changes, 'truncated', jsonb_array_length(k.changes) < g.count, 'first_change', g.first_seq, 'last_change', g.last_seq,
+                'session_user', g.login_role, 'actor', g.actor, 'at', g.at) as payload,
+            jsonb_build_object('kind', 'watch', 'name', w.name, 'change', g.first_seq) || case when g.replayed then '{"replayed": true}'::jsonb else '{}' end as cause,
+            -- A definition that has come to hold its keys until the end would swallow groups: then each is a task.
+            case when d.unique_until = 'start' then rowbeat.constant_key(w.unique_key) end as unique_key,
+            row_number() over (partition by w.definition, w.unique_key order by g.first_seq desc, w.name desc) as nth_last
+        from gathered g
+        join rowbeat.watch w on w.name = g.watch
+        join rowbeat.task_definition d on d.name = w.definition
+        cross join lateral (select jsonb_path_query_array(g.changes, format('$[0 to %s]', (rowbeat.group_bounds()).changes - 1)::jsonpath) as changes) k
     )
-    insert into rowbeat.task (definition, payload, serial_key, cause)
-    select w.definition,
-        jsonb_build_object('watch', w.name, 'table', rowbeat.live_name(w), 'grain', w.grain, 'transaction', g.xid::text, 'count', g.count,
-            'operations', jsonb_strip_nulls(jsonb_build_object('INSERT', nullif(g.inserts, 0), 'UPDATE', nullif(g.updates, 0),
-                'DELETE', nullif(g.deletes, 0), 'TRUNCATE', nullif(g.truncates, 0))),
-            'changes', k.changes, 'truncated', jsonb_array_length(k.changes) < g.count, 'first_change', g.first_seq, 'last_change', g.last_seq,
-            'session_user', g.login_role, 'actor', g.actor, 'at', g.at),
-        g.serial_key,
-        jsonb_build_object('kind', 'watch', 'name', w.name, 'change', g.first_seq) || case when g.replayed then '{"replayed": true}'::jsonb else '{}' end
-    from gathered g
-    join rowbeat.watch w on w.name = g.watch
-    cross join lateral (select jsonb_path_query_array(g.changes, format('$[0 to %s]', (rowbeat.group_bounds()).changes - 1)::jsonpath) as changes) k
-    order by g.first_seq, w.name;
+    insert into rowbeat.task as t (definition, payload, run_at, unique_key, serial_key, cause)
+    select o.definition, o.payload, rowbeat.now_() + o.debounce, o.unique_key, o.serial_key, o.cause
+    from documents o
+    where o.unique_key is null or o.nth_last = 1
+    order by o.first_seq, o.name
+    on conflict (definition, unique_key) where unique_key is not null do update
+    set payload = excluded.payload, cause = excluded.cause where t.state = 'waiting';
     get diagnostics v_made = row_count;
     return v_made;
 end $$;

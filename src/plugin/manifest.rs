@@ -30,7 +30,7 @@ use super::problem::Problem;
 pub const FILE: &str = "plugin.toml";
 /// The format this rowbeat reads.
 pub const FORMAT: i64 = 1;
-const TOP: [&str; 16] = [
+const TOP: [&str; 17] = [
     "format",
     "name",
     "version",
@@ -45,6 +45,7 @@ const TOP: [&str; 16] = [
     "watch",
     "channel",
     "feature",
+    "consumer",
     "endpoint",
     "command",
 ];
@@ -78,7 +79,7 @@ pub struct Manifest {
     pub read: Vec<String>,
     /// What an operator can set.
     pub settings: Vec<Field>,
-    /// Definitions, schedules, watches, channels, features.
+    /// Definitions, schedules, watches, channels, features, consumers.
     pub rows: Vec<Row>,
     /// HTTP endpoints.
     pub endpoints: Vec<Endpoint>,
@@ -160,7 +161,7 @@ impl Manifest {
             manifest.rows.iter().filter(|row| row.kind == "task").map(|row| row.name.as_str()).collect();
         let commands = command::read(&mut top, &tasks, problems);
         manifest.commands = commands;
-        row::check(&manifest.rows, &manifest.connections, problems);
+        row::check(&manifest.rows, &manifest.name, &manifest.read, &manifest.connections, problems);
         if let Some(page) = top.take("page") {
             problems.push(Problem::of_key(
                 page.line,
