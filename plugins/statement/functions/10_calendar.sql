@@ -1,22 +1,20 @@
 -- The Jalali calendar, and what day, week and month are in the calendar in force. The functions that do the work take many days at once;
 -- those for people take one. Text of keys has ASCII digits only.
 
--- The first day of Jalali years: of the one that begins in a Gregorian year. Leap years follow 33-year cycles that are broken in the years of the first
--- list; the second has the leap days until each of them. Right in years -61 to 3177, the official ones from 1304 on included.
-create or replace function statement.new_years(p_years integer[]) returns table (year integer, first_day date) language plpgsql immutable as $$
+-- The first day of a Jalali year. Leap years follow 33-year cycles that are broken in the years of the first list; the second has the leap days until
+-- each of them. Right in years -61 to 3177, the official ones from 1304 on included.
+create or replace function statement.new_year(p_year integer) returns date language plpgsql immutable as $$
 declare
     v_breaks  constant integer[] := '{-61,9,38,199,426,686,756,818,1111,1181,1210,1635,2060,2097,2192,2262,2324,2394,2456,3178}';
     v_leaps   constant integer[] := '{-14,3,10,49,104,167,184,199,270,287,294,397,500,509,532,549,564,581,596,771}';
+    v_i       constant integer := width_bucket(p_year, v_breaks);
+    v_n       constant integer := p_year - v_breaks[v_i];
+    v_length  constant integer := v_breaks[v_i + 1] - v_breaks[v_i];
+    v_leap    constant integer := v_leaps[v_i] + v_n / 33 * 8 + (v_n % 33 + 3) / 4 + (v_length % 33 = 4 and v_length - v_n = 4)::integer;
 begin
-    return query
-    select y.y, make_date(y.y + 621, 3, 20) + v_leaps[b.i] + c.n / 33 * 8 + (c.n % 33 + 3) / 4
-        + (c.length % 33 = 4 and c.length - c.n = 4)::integer
-        - ((y.y + 621) / 4 - ((y.y + 621) / 100 + 1) * 3 / 4 - 150)
-    from unnest(p_years) y (y)
-    cross join lateral (select width_bucket(y.y, v_breaks) as i) b
-    cross join lateral (select y.y - v_breaks[b.i] as n, v_breaks[b.i + 1] - v_breaks[b.i] as length) c;
+    return make_date(p_year + 621, 3, 20) + v_leap - ((p_year + 621) / 4 - ((p_year + 621) / 100 + 1) * 3 / 4 - 150);
 end $$;
-comment on function statement.new_years(integer[]) is 'First days of Jalali years.';
+comment on function statement.new_year(integer) is 'The first day of a Jalali year.';
 
 -- Jalali dates of days, with the first day of their years.
 create or replace function statement.jalali(p_days date[])
@@ -24,7 +22,7 @@ returns table (gregorian date, year integer, month integer, day integer, new_yea
 declare
     v_from   integer := (select extract(year from min(d)) from unnest(p_days) d)::integer - 622;
     v_to     integer := (select extract(year from max(d)) from unnest(p_days) d)::integer - 621;
-    v_first  date[] := array(select n.first_day from statement.new_years(array(select generate_series(v_from, v_to))) n order by n.year);
+    v_first  date[] := array(select statement.new_year(y) from generate_series(v_from, v_to) y order by y);
 begin
     return query
     select d.d, v_from + y.i - 1, m.month, case when m.n < 186 then m.n % 31 else (m.n - 186) % 30 end + 1, v_first[y.i]
@@ -35,9 +33,25 @@ begin
 end $$;
 comment on function statement.jalali(date[]) is 'Jalali dates of days.';
 
-create or replace function statement.to_jalali(p_day date) returns table (year integer, month integer, day integer) language plpgsql immutable as $$
+create or replace function statement.to_jalali(p_day date, out year integer, out month integer, out day integer) returns setof record
+language plpgsql immutable rows 1 as $$
+declare
+    v_first  date;
+    v_n      integer;
 begin
-    return query select j.year, j.month, j.day from statement.jalali(array[p_day]) j where p_day is not null;
+    if p_day is null then
+        return;
+    end if;
+    year := extract(year from p_day) - 621;
+    v_first := statement.new_year(year);
+    if p_day < v_first then
+        year := year - 1;
+        v_first := statement.new_year(year);
+    end if;
+    v_n := p_day - v_first;
+    month := case when v_n < 186 then v_n / 31 + 1 else (v_n - 186) / 30 + 7 end;
+    day := case when v_n < 186 then v_n % 31 else (v_n - 186) % 30 end + 1;
+    return next;
 end $$;
 comment on function statement.to_jalali(date) is 'The Jalali date of a day.';
 
@@ -46,22 +60,16 @@ create or replace function statement.from_jalali(p_year integer, p_month integer
 declare
     v_day  date;
 begin
-    if p_year not between 1 and 3176 or p_month not between 1 and 12 or p_day not between 1 and 31 then
-        raise exception using errcode = 'RP400', message = format('There is no Jalali date %s/%s/%s.', p_year, p_month, p_day);
+    if p_year between 1 and 3176 and p_month between 1 and 12 and p_day between 1 and (case when p_month < 7 then 31 else 30 end) then
+        v_day := statement.new_year(p_year) + least(p_month - 1, 6) * 31 + greatest(p_month - 7, 0) * 30 + p_day - 1;
     end if;
-    select n.first_day + least(p_month - 1, 6) * 31 + greatest(p_month - 7, 0) * 30 + p_day - 1 into v_day from statement.new_years(array[p_year]) n;
-    if not exists (select from statement.to_jalali(v_day) j where (j.year, j.month, j.day) = (p_year, p_month, p_day)) then
+    -- 30 Esfand may be the next year's first day.
+    if v_day is null or (p_month, p_day) = (12, 30) and v_day = statement.new_year(p_year + 1) then
         raise exception using errcode = 'RP400', message = format('There is no Jalali date %s/%s/%s.', p_year, p_month, p_day);
     end if;
     return v_day;
 end $$;
 comment on function statement.from_jalali(integer, integer, integer) is 'The day of a Jalali date.';
-
--- Days since the Saturday of a day's week.
-create or replace function statement.days_since_saturday(p_day date) returns integer language sql immutable as $$
-    select (extract(isodow from p_day)::integer + 1) % 7
-$$;
-comment on function statement.days_since_saturday(date) is 'Days since the Saturday of a day''s week.';
 
 -- The buckets that days belong to in a calendar, three a day, with what the summaries' columns say of them.
 create or replace function statement.buckets(p_calendar text, p_days date[])
