@@ -25,9 +25,10 @@ pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
     let rows = options.raw as f64;
     let (mut bare, mut rebuilt) = (Vec::new(), Vec::new());
     for run in 1..=options.runs {
-        for (name, statement, rates) in
-            [("group by", GROUP_BY, &mut bare), ("rebuild", "select statement.rebuild_summaries(true)", &mut rebuilt)]
-        {
+        for (name, statement, rates) in [
+            ("group by", GROUP_BY, &mut bare),
+            ("rebuild", "select statement.rebuild_summaries(true)", &mut rebuilt),
+        ] {
             progress(&format!("statement, run {run}: {name} of {} rows", options.raw));
             let begun = Instant::now();
             client.batch_execute(statement).await.unwrap();
@@ -36,7 +37,11 @@ pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
     }
     let case = format!("{} rows of {} merchants", options.raw, options.merchants);
     let mut figures = vec![
-        Figure::new(format!("{case}, rebuilt"), "rows/s", rebuilt).to("bare group by", &bare, Some(1.0 / 3.0)),
+        Figure::new(format!("{case}, rebuilt"), "rows/s", rebuilt).to(
+            "bare group by",
+            &bare,
+            Some(1.0 / 3.0),
+        ),
         Figure::new(format!("{case}, bare group by"), "rows/s", bare),
     ];
     settle(&client).await;
@@ -71,7 +76,9 @@ async fn prepare(server: &Server, options: &Options) -> Client {
 /// Milliseconds of requests for all charts, of one merchant and of all in turn; and of the largest of them.
 async fn endpoint(server: &Server, options: &Options) -> [Figure; 2] {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let daemon = server.daemon_with("statement", Handlers::new(), &format!("[http]\nlisten = \"127.0.0.1:{port}\"\n")).await;
+    let daemon = server
+        .daemon_with("statement", Handlers::new(), &format!("[http]\nlisten = \"127.0.0.1:{port}\"\n"))
+        .await;
     let (mut medians, mut largest) = (Vec::new(), Vec::new());
     while ask(port, "mode=daily&type=amount").await.is_none() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -93,7 +100,12 @@ async fn endpoint(server: &Server, options: &Options) -> [Figure; 2] {
     }
     daemon.stop().await;
     [
-        Figure::new(format!("GET summary, {} merchants, p50 of all charts", options.merchants), "ms", medians).at_most(5.0),
+        Figure::new(
+            format!("GET summary, {} merchants, p50 of all charts", options.merchants),
+            "ms",
+            medians,
+        )
+        .at_most(5.0),
         Figure::new(format!("GET summary, p50 of {DAYS} days of all merchants"), "ms", largest),
     ]
 }
@@ -102,7 +114,9 @@ async fn endpoint(server: &Server, options: &Options) -> [Figure; 2] {
 async fn ask(port: u16, query: &str) -> Option<f64> {
     let begun = Instant::now();
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET /api/transactions/summary?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET /api/transactions/summary?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -130,7 +144,10 @@ async fn lag(server: &Server, client: &Client, options: &Options) -> Figure {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         lags.push(begun.elapsed().as_secs_f64());
-        progress(&format!("statement, run {run}: {:.0} transactions/s were written", written as f64 / length.as_secs_f64()));
+        progress(&format!(
+            "statement, run {run}: {:.0} transactions/s were written",
+            written as f64 / length.as_secs_f64()
+        ));
         daemon.stop().await;
     }
     Figure::new(format!("lag after {} s of {LOAD} transactions/s", length.as_secs()), "s", lags).at_most(5.0)

@@ -80,11 +80,13 @@ begin
                 (select c.seq, c.slot from rowbeat.change c
                  where c.xid >= pg_snapshot_xmax(v_reader.position) and pg_visible_in_snapshot(c.xid, v_reader.target)
                     and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                    and (v_reader.own_xid is null or c.xid <> v_reader.own_xid or c.seq > v_reader.own_seq)
                  order by c.xid, c.seq limit p_limit + 1)
                 union all
                 (select c.seq, c.slot from rowbeat.change c
                  where c.xid = any (v_old) and pg_visible_in_snapshot(c.xid, v_reader.target)
                     and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                    and (v_reader.own_xid is null or c.xid <> v_reader.own_xid or c.seq > v_reader.own_seq)
                  limit p_limit + 1)
             ) d;
         end if;
@@ -103,6 +105,7 @@ begin
             where c.seq > v_reader.after_seq and (c.xid >= pg_snapshot_xmax(v_reader.position) or c.xid = any (v_old))
                 and pg_visible_in_snapshot(c.xid, v_reader.target)
                 and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                and (v_reader.own_xid is null or c.xid <> v_reader.own_xid or c.seq > v_reader.own_seq)
             order by c.seq limit p_limit
         ) d;
         v_more := cardinality(seqs) = p_limit;

@@ -50,7 +50,8 @@ begin
             raise exception 'consumer "%" cannot begin at a snapshot of the future', old.name using errcode = '22023';
         end if;
         update rowbeat.change_consumer c
-        set position = new.rebased, target = null, after_seq = 0, read_at = rowbeat.now_(), since = null, lost_at = null
+        set position = new.rebased, target = null, after_seq = 0, read_at = rowbeat.now_(), since = null, lost_at = null, own_xid = pg_current_xact_id(),
+            own_seq = coalesce((select max(o.seq) from rowbeat.change o where o.xid = pg_current_xact_id()), 0)
         where c.name = old.name;
         return new;
     end if;
@@ -98,7 +99,7 @@ begin
 end $$;
 comment on function rowbeat.consume(text, integer) is 'The next changes for a consumer; they are read when the caller''s transaction commits.';
 
--- Promises: the consumer goes on with what is not visible in a snapshot; nothing before it is read any more. The snapshot is that of the statement
+-- Promises: the consumer goes on with what is not visible in a snapshot, and was not written in this transaction before; nothing else is read any more. The snapshot is that of the statement
 --   which copies the tables: it says pg_current_snapshot() itself. Null: this statement's; then rebase and copy in the same repeatable-read transaction.
 -- Called by: a consumer that begins anew. Also by operators, for the router, to take note of a loss.
 -- Locks: the consumer's row. SQLSTATEs: 42501, 22023 (a snapshot of the future).

@@ -54,8 +54,11 @@ async fn statement_installs_once_passes_its_tests_and_goes_away() {
 async fn statement_works_also_where_no_roles_can_be_made() {
     let db = TestDb::empty().await;
     let role = format!("teller_{}", db.name);
-    db.run(&format!("create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}", db.name))
-        .await;
+    db.run(&format!(
+        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
+        db.name
+    ))
+    .await;
     let command = || {
         let mut command = server().rowbeat(&db.name);
         let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
@@ -63,7 +66,9 @@ async fn statement_works_also_where_no_roles_can_be_made() {
         command
     };
     finish(command(), &["migrate"], "").ok();
-    assert!(finish(command(), &["plugin", "install", "statement", "--test"], "").ok().contains("not isolated"));
+    assert!(
+        finish(command(), &["plugin", "install", "statement", "--test"], "").ok().contains("not isolated")
+    );
     let _daemon = Daemon::start(command(), "", &[]).ready().await;
     db.run(&format!(
         "set role {role};
@@ -91,7 +96,11 @@ async fn s1_the_sample_of_the_document() {
 async fn s2_days_are_those_of_the_zone() {
     let db = with_transactions().await;
     let tehran = ["1403/04/04 → 120000", "1403/04/05 → 57000", "1403/10/12 → 1000", "1404/01/01 → 7"];
-    assert_eq!(points(&db, "daily", "amount", None).await, tehran, "nine in the evening of UTC is the next day");
+    assert_eq!(
+        points(&db, "daily", "amount", None).await,
+        tehran,
+        "nine in the evening of UTC is the next day"
+    );
     db.run("select statement.configure('jalali', 'UTC')").await;
     let utc = ["1403/04/04 → 121000", "1403/04/05 → 56000", "1403/10/12 → 1000", "1403/12/30 → 7"];
     assert_eq!(points(&db, "daily", "amount", None).await, utc);
@@ -105,7 +114,8 @@ async fn s4_one_merchant_has_points_of_its_own() {
     db.run("select statement.configure('jalali', 'UTC')").await;
     let keys = ["1403/04/04", "1403/04/05", "1403/12/30"];
     for (kind, values) in [("amount", [71000, 56000, 7]), ("count", [2, 1, 1])] {
-        let expected: Vec<String> = keys.iter().zip(values).map(|(key, value)| format!("{key} → {value}")).collect();
+        let expected: Vec<String> =
+            keys.iter().zip(values).map(|(key, value)| format!("{key} → {value}")).collect();
         assert_eq!(points(&db, "daily", kind, Some("m1")).await, expected);
     }
     assert_eq!(points(&db, "daily", "amount", Some("")).await.len(), 4, "an empty merchant is all of them");
@@ -135,8 +145,12 @@ async fn weeks_and_months_are_those_of_the_readers_calendar() {
         )
         .await;
     let expected = [
-        "daily 2025-01-01 1403", "daily 2025-03-21 1404", "monthly 2024-12-21 1403 10", "monthly 2025-03-21 1404 1",
-        "weekly 2024-12-28 1403 42", "weekly 2025-03-21 1404 1",
+        "daily 2025-01-01 1403",
+        "daily 2025-03-21 1404",
+        "monthly 2024-12-21 1403 10",
+        "monthly 2025-03-21 1404 1",
+        "weekly 2024-12-28 1403 42",
+        "weekly 2025-03-21 1404 1",
     ];
     assert_eq!(columns, expected);
 }
@@ -152,12 +166,16 @@ async fn different_weeks_are_different_points_even_if_their_keys_read_the_same()
     apply(&db).await;
     let (points, starts, keys): (i64, i64, i64) = (
         db.get("select count(*) from statement.summary_points('weekly', 'count')").await,
-        db.get("select count(distinct bucket_start) from statement.summary where granularity = 'weekly'").await,
+        db.get("select count(distinct bucket_start) from statement.summary where granularity = 'weekly'")
+            .await,
         db.get("select count(distinct key) from statement.summary_points('weekly', 'count')").await,
     );
     assert_eq!(points, starts);
     assert!(keys < points, "some years have two weeks of one name: {keys} of {points}");
-    assert_eq!(db.get::<i64>("select max(value)::bigint from statement.summary_points('weekly', 'count')").await, 1);
+    assert_eq!(
+        db.get::<i64>("select max(value)::bigint from statement.summary_points('weekly', 'count')").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -169,9 +187,16 @@ async fn transactions_without_merchant_are_one_row_and_part_of_all() {
     )
     .await;
     apply(&db).await;
-    assert_eq!(db.get::<i64>("select count(*) from statement.transaction where merchant_id is null").await, 2);
+    assert_eq!(
+        db.get::<i64>("select count(*) from statement.transaction where merchant_id is null").await,
+        2
+    );
     assert_eq!(points(&db, "daily", "amount", None).await, ["1403/04/04 → 12"]);
-    assert_eq!(points(&db, "daily", "count", None).await, ["1403/04/04 → 3"], "a null amount is counted, a null date is not");
+    assert_eq!(
+        points(&db, "daily", "count", None).await,
+        ["1403/04/04 → 3"],
+        "a null amount is counted, a null date is not"
+    );
     assert_eq!(db.get::<i64>("select count(*) from statement.summary").await, 6);
     let doubled = "insert into statement.summary (granularity, bucket_start, merchant_id) values ('daily', '2024-06-24', '')";
     assert_eq!(db.refusal(doubled).await.0, "23505", "without merchant is one merchant");
@@ -195,7 +220,10 @@ async fn what_no_calendar_has_is_refused() {
     ] {
         assert_eq!(db.refusal(sql).await.0, code, "{sql}");
     }
-    assert_eq!(db.get::<String>("select calendar || ' ' || zone from statement.calendar").await, "jalali Asia/Tehran");
+    assert_eq!(
+        db.get::<String>("select calendar || ' ' || zone from statement.calendar").await,
+        "jalali Asia/Tehran"
+    );
 }
 
 /// The status and the text of an answer.
@@ -218,7 +246,11 @@ async fn s10_s11_the_endpoint_answers_with_points_or_says_what_is_wrong() {
         ("?mode=daily&type=amount", 200, "[{\"key\": \"1403/04/04\", \"value\": 1234}]"),
         ("/?mode=daily&type=count", 200, "[{\"key\": \"1403/04/04\", \"value\": 7}]"),
         ("?mode=daily&type=count&merchant_id=", 200, "[{\"key\": \"1403/04/04\", \"value\": 7}]"),
-        ("?mode=weekly&type=amount&merchant_id=42", 200, "[{\"key\": \"هفته 15 سال 1403\", \"value\": 5000}]"),
+        (
+            "?mode=weekly&type=amount&merchant_id=42",
+            200,
+            "[{\"key\": \"هفته 15 سال 1403\", \"value\": 5000}]",
+        ),
         ("?mode=weekly&type=count&merchant_id=42", 200, "[{\"key\": \"هفته 15 سال 1403\", \"value\": 10}]"),
         ("?mode=monthly&type=amount&merchant_id=42", 200, "[{\"key\": \"تیر 1403\", \"value\": 9000}]"),
         ("?mode=monthly&type=count&merchant_id=42", 200, "[{\"key\": \"تیر 1403\", \"value\": 20}]"),
@@ -242,7 +274,8 @@ async fn s12_the_endpoint_answers_while_the_raw_table_is_locked_or_away_and_in_f
     .await;
     let site = Site::new(&db, "").await;
     site.until("GET", "/api/transactions/summary?mode=daily&type=amount", 200).await;
-    let full = (200, "[{\"key\": \"1403/04/04\", \"value\": 180000000000000000000000000000000000002}]".to_owned());
+    let full =
+        (200, "[{\"key\": \"1403/04/04\", \"value\": 180000000000000000000000000000000000002}]".to_owned());
     db.run("begin; lock table statement.transaction in access exclusive mode").await;
     assert_eq!(summary(&site, "?mode=daily&type=amount").await, full);
     db.run("commit; alter table statement.transaction rename to elsewhere").await;

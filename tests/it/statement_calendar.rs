@@ -19,8 +19,11 @@ async fn s22_every_day_is_the_one_that_icu_says_there_and_back_and_the_next() {
     assert_eq!(told.len(), 63_838);
     for (day, told) in first.iter_days().zip(&told) {
         let month = u8::try_from(day.month()).unwrap();
-        let persian = Date::try_new_iso(day.year(), month, u8::try_from(day.day()).unwrap()).unwrap().to_calendar(Persian);
-        let (year, month, number) = (persian.era_year().year, persian.month().ordinal, persian.day_of_month().0);
+        let persian = Date::try_new_iso(day.year(), month, u8::try_from(day.day()).unwrap())
+            .unwrap()
+            .to_calendar(Persian);
+        let (year, month, number) =
+            (persian.era_year().year, persian.month().ordinal, persian.day_of_month().0);
         assert_eq!(*told, format!("{day} {year}/{month}/{number} {day}"));
     }
     let many: bool = db
@@ -37,12 +40,26 @@ async fn s22_every_day_is_the_one_that_icu_says_there_and_back_and_the_next() {
 async fn s22_dates_of_the_table_and_leap_years() {
     let db = statement().await;
     for (day, jalali) in [
-        ("2024-06-24", "1403/04/04"), ("2024-03-19", "1402/12/29"), ("2024-06-25", "1403/04/05"), ("2024-03-20", "1403/01/01"),
-        ("2024-02-29", "1402/12/10"), ("2024-09-21", "1403/06/31"), ("2024-09-22", "1403/07/01"), ("2024-12-31", "1403/10/11"),
-        ("2021-03-20", "1399/12/30"), ("2021-03-21", "1400/01/01"), ("2029-03-20", "1408/01/01"), ("2030-03-20", "1408/12/30"),
-        ("2000-01-01", "1378/10/11"), ("1979-02-11", "1357/11/22"),
+        ("2024-06-24", "1403/04/04"),
+        ("2024-03-19", "1402/12/29"),
+        ("2024-06-25", "1403/04/05"),
+        ("2024-03-20", "1403/01/01"),
+        ("2024-02-29", "1402/12/10"),
+        ("2024-09-21", "1403/06/31"),
+        ("2024-09-22", "1403/07/01"),
+        ("2024-12-31", "1403/10/11"),
+        ("2021-03-20", "1399/12/30"),
+        ("2021-03-21", "1400/01/01"),
+        ("2029-03-20", "1408/01/01"),
+        ("2030-03-20", "1408/12/30"),
+        ("2000-01-01", "1378/10/11"),
+        ("1979-02-11", "1357/11/22"),
     ] {
-        assert_eq!(db.get::<String>(&format!("select statement.bucket_key('daily', '{day}')")).await, jalali, "{day}");
+        assert_eq!(
+            db.get::<String>(&format!("select statement.bucket_key('daily', '{day}')")).await,
+            jalali,
+            "{day}"
+        );
     }
     let leap: Vec<i32> = db
         .get("select array_agg(y order by y) from generate_series(1390, 1437) y where statement.from_jalali(y + 1, 1, 1) - statement.from_jalali(y, 1, 1) = 366")
@@ -51,15 +68,21 @@ async fn s22_dates_of_the_table_and_leap_years() {
 }
 
 async fn bucket(db: &TestDb, granularity: &str, at: &str) -> String {
-    db.get(&format!("select statement.bucket_key('{granularity}', statement.bucket_start('{granularity}', '{at}'))")).await
+    db.get(&format!(
+        "select statement.bucket_key('{granularity}', statement.bucket_start('{granularity}', '{at}'))"
+    ))
+    .await
 }
 
 #[tokio::test]
 async fn an_instant_belongs_to_the_day_of_the_zone_with_the_offset_that_the_zone_had_then() {
     let db = statement().await;
     for (at, day) in [
-        ("2024-03-19T20:30Z", "1403/01/01"), ("2021-06-24T19:29Z", "1400/04/03"), ("2021-06-24T19:30Z", "1400/04/04"),
-        ("2022-09-21T20:30Z", "1401/06/31"), ("2023-06-24T19:45Z", "1402/04/03"),
+        ("2024-03-19T20:30Z", "1403/01/01"),
+        ("2021-06-24T19:29Z", "1400/04/03"),
+        ("2021-06-24T19:30Z", "1400/04/04"),
+        ("2022-09-21T20:30Z", "1401/06/31"),
+        ("2023-06-24T19:45Z", "1402/04/03"),
     ] {
         assert_eq!(bucket(&db, "daily", at).await, day, "{at}");
     }
@@ -72,8 +95,14 @@ async fn an_instant_belongs_to_the_day_of_the_zone_with_the_offset_that_the_zone
 async fn weeks_begin_on_saturdays_and_are_split_at_the_new_year() {
     let db = statement().await;
     for (year, month, day, week, start) in [
-        (1403, 1, 1, 1, "2024-03-20"), (1403, 1, 3, 1, "2024-03-20"), (1403, 1, 4, 2, "2024-03-23"), (1403, 12, 25, 53, "2025-03-15"),
-        (1403, 12, 30, 53, "2025-03-15"), (1404, 1, 1, 1, "2025-03-21"), (1404, 12, 29, 53, "2026-03-14"), (1405, 1, 1, 1, "2026-03-21"),
+        (1403, 1, 1, 1, "2024-03-20"),
+        (1403, 1, 3, 1, "2024-03-20"),
+        (1403, 1, 4, 2, "2024-03-23"),
+        (1403, 12, 25, 53, "2025-03-15"),
+        (1403, 12, 30, 53, "2025-03-15"),
+        (1404, 1, 1, 1, "2025-03-21"),
+        (1404, 12, 29, 53, "2026-03-14"),
+        (1405, 1, 1, 1, "2026-03-21"),
     ] {
         let told: String = db
             .get(&format!(

@@ -41,10 +41,16 @@ async fn s16_a_channel_that_fails_is_tried_four_times_and_keeps_no_other_from_su
     let _daemon = db.daemon().ready().await;
     post(&db, json!(["sms", "email"])).await;
     db.until("(select bool_and(attempts = 1) from statement.notification_log)").await;
-    assert_eq!(logs(&db).await, json!([["sms", "failed", 1, "simulated failure"], ["email", "success", 1, ""]]));
+    assert_eq!(
+        logs(&db).await,
+        json!([["sms", "failed", 1, "simulated failure"], ["email", "success", 1, ""]])
+    );
     hurry(&db, "statement.send_log", 3).await;
     until_status(&db, "failed").await;
-    assert_eq!(logs(&db).await, json!([["sms", "failed", 4, "simulated failure"], ["email", "success", 1, ""]]));
+    assert_eq!(
+        logs(&db).await,
+        json!([["sms", "failed", 4, "simulated failure"], ["email", "success", 1, ""]])
+    );
     assert_eq!(db.get::<i64>("select count(*) from statement.simulated_message").await, 1);
     // A new round is for what failed.
     db.run("update statement.sender set simulate_failures = 1 where medium = 'sms'").await;
@@ -72,11 +78,18 @@ async fn s18_no_logs_and_an_unknown_medium_are_ends_too() {
     until_status(&db, "failed").await;
     assert_eq!(logs(&db).await, json!([["fax", "failed", 1, "Unsupported medium: fax"]]));
     assert!(db.get::<bool>("select last_attempt_at is not null from statement.notification_log").await);
-    assert_eq!(db.get::<i64>("select count(*) from rowbeat.tasks where definition = 'statement.send_log'").await, 0, "it is not retried");
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.tasks where definition = 'statement.send_log'").await,
+        0,
+        "it is not retried"
+    );
     // An inactive medium is none, also for those that are tried again already.
     db.run("update statement.sender set simulate_failures = -1 where medium = 'sms'").await;
     let id = post(&db, json!(["sms"])).await;
-    db.until("exists (select from rowbeat.tasks where definition = 'statement.send_log' and state = 'retryable')").await;
+    db.until(
+        "exists (select from rowbeat.tasks where definition = 'statement.send_log' and state = 'retryable')",
+    )
+    .await;
     db.run("update statement.sender set is_active = false where medium = 'sms'; select rowbeat.run_now(id) from rowbeat.tasks where definition = 'statement.send_log'").await;
     db.until(&format!("(select status = 'failed' from statement.notification where id = {id})")).await;
     assert_eq!(logs(&db).await[1], json!(["sms", "failed", 2, "Unsupported medium: sms"]));
@@ -86,10 +99,13 @@ async fn s18_no_logs_and_an_unknown_medium_are_ends_too() {
 async fn sending_twice_also_at_the_same_moment_sends_once() {
     let db = statement().await;
     let id = post(&db, json!(["sms", "email", "telegram"])).await;
-    let again = format!("select rowbeat.enqueue('statement.send_notification', '{{\"notification_id\": {id}}}') from generate_series(1, 20)");
+    let again = format!(
+        "select rowbeat.enqueue('statement.send_notification', '{{\"notification_id\": {id}}}') from generate_series(1, 20)"
+    );
     db.run(&again).await;
     db.run("select rowbeat.enqueue('statement.send_log', jsonb_build_object('log_id', l.id)) from statement.notification_log l, generate_series(1, 5)").await;
-    let (_one, _other) = (db.daemon().ready().await, db.daemon_with("[node]\nname = \"other\"", &[]).ready().await);
+    let (_one, _other) =
+        (db.daemon().ready().await, db.daemon_with("[node]\nname = \"other\"", &[]).ready().await);
     db.until("not exists (select from rowbeat.task where definition like 'statement.send%')").await;
     assert_eq!(db.get::<i64>("select count(*) from statement.simulated_message").await, 3);
     assert_eq!(db.get::<i64>("select sum(attempts)::bigint from statement.notification_log").await, 3);
@@ -109,7 +125,10 @@ async fn the_next_n_simulated_sends_fail_and_no_more() {
         post(&db, json!(["sms"])).await;
     }
     db.until("(select bool_and(attempts > 0) from statement.notification_log)").await;
-    assert_eq!(db.get::<i64>("select count(*) from statement.notification_log where status = 'failed'").await, 3);
+    assert_eq!(
+        db.get::<i64>("select count(*) from statement.notification_log where status = 'failed'").await,
+        3
+    );
     assert_eq!(db.get::<i32>("select simulate_failures from statement.sender where medium = 'sms'").await, 0);
 }
 
@@ -122,7 +141,9 @@ async fn a_real_provider_gets_the_template_and_the_logs_id_and_is_asked_again_wh
         _ => answer(200, &[], "{}"),
     })
     .await;
-    let gateway = web.connection("gateway", "").replace(&format!("http://{}", web.address), &format!("http://{}/sms", web.address));
+    let gateway = web
+        .connection("gateway", "")
+        .replace(&format!("http://{}", web.address), &format!("http://{}/sms", web.address));
     db.run(
         "update statement.sender set kind = 'http', connection = 'gateway', template = '{\"to\": {{ address | tojson }}, \"text\": {{ (title ~ \": \" ~ body) | tojson }}}'
          where medium = 'sms';
@@ -135,18 +156,27 @@ async fn a_real_provider_gets_the_template_and_the_logs_id_and_is_asked_again_wh
     hurry(&db, "statement.send_log_http", 2).await;
     until_status(&db, "sent").await;
     let logs = logs(&db).await;
-    assert_eq!(logs, json!([["sms", "success", 3, ""], ["telegram", "success", 1, ""], ["email", "success", 1, ""]]));
+    assert_eq!(
+        logs,
+        json!([["sms", "success", 3, ""], ["telegram", "success", 1, ""], ["email", "success", 1, ""]])
+    );
     let id: i64 = db.get("select id from statement.notification_log where medium = 'sms'").await;
     let seen = web.seen();
     let sms: Vec<_> = seen.iter().filter(|seen| seen.line == "POST /sms").collect();
     assert_eq!(sms.len(), 3);
     for request in sms {
         assert_eq!(request.header("idempotency-key"), id.to_string(), "the same at every try");
-        assert_eq!(serde_json::from_slice::<Value>(&request.body).unwrap(), json!({ "to": "+98 \"1\"", "text": "Alert: You paid." }));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&request.body).unwrap(),
+            json!({ "to": "+98 \"1\"", "text": "Alert: You paid." })
+        );
     }
     let other = seen.iter().find(|seen| seen.line == "POST /").unwrap();
     let body: Value = serde_json::from_slice(&other.body).unwrap();
-    assert_eq!((&body["address"], &body["title"], &body["body"]), (&json!("@seven"), &json!("Alert"), &json!("You paid.")));
+    assert_eq!(
+        (&body["address"], &body["title"], &body["body"]),
+        (&json!("@seven"), &json!("Alert"), &json!("You paid."))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,17 +192,25 @@ async fn a_mail_has_the_title_as_its_subject_and_without_an_address_nothing_is_s
     let _daemon = db.daemon_with(&postbox.connection("mail", "tls = \"none\""), &[]).ready().await;
     post(&db, json!(["email", "sms"])).await;
     until_status(&db, "failed").await;
-    assert_eq!(logs(&db).await, json!([["email", "success", 1, ""], ["sms", "failed", 1, "No sms address for user 7"]]));
+    assert_eq!(
+        logs(&db).await,
+        json!([["email", "success", 1, ""], ["sms", "failed", 1, "No sms address for user 7"]])
+    );
     let id: i64 = db.get("select id from statement.notification_log where medium = 'email'").await;
     let mail = &postbox.mails()[0];
     assert_eq!(mail.to, ["seven@b.example"]);
     assert!(mail.text.contains("Subject: Alert\r\n") && mail.text.contains("You paid."), "{}", mail.text);
     assert!(mail.text.contains(&format!("<statement-log-{id}-")), "{}", mail.text);
     db.run("update statement.sender set template = 'Dear {{ user_id }}, {{ body }}' where medium = 'email'; delete from statement.notification").await;
-    db.get::<i64>("select statement.create_notification('7', E'Two\\nlines', 'see you', '[\"email\"]')").await;
+    db.get::<i64>("select statement.create_notification('7', E'Two\\nlines', 'see you', '[\"email\"]')")
+        .await;
     until_status(&db, "sent").await;
     let mail = &postbox.mails()[1];
-    assert!(mail.text.contains("Subject: Two lines\r\n") && mail.text.contains("Dear 7, see you"), "{}", mail.text);
+    assert!(
+        mail.text.contains("Subject: Two lines\r\n") && mail.text.contains("Dear 7, see you"),
+        "{}",
+        mail.text
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +251,10 @@ async fn what_was_sent_is_not_sent_again_when_its_node_dies() {
     let id = post(&db, json!(["sms"])).await;
     db.until("exists (select from rowbeat.task where definition = 'statement.send_log_http')").await;
     let holder = db.session().await;
-    holder.batch_execute(&format!("begin; select from statement.notification where id = {id} for update")).await.unwrap();
+    holder
+        .batch_execute(&format!("begin; select from statement.notification where id = {id} for update"))
+        .await
+        .unwrap();
     let recorded = "exists (select from rowbeat.step) or exists (select from statement.notification_log where status = 'success')";
     db.until(recorded).await;
     daemon.kill9();
@@ -232,7 +273,11 @@ async fn a_notification_whose_tasks_were_cancelled_does_not_stay_processing() {
     post(&db, json!(["sms", "email"])).await;
     db.until("(select bool_and(attempts = 1) from statement.notification_log)").await;
     db.run("select rowbeat.cancel(id) from rowbeat.task where definition = 'statement.send_log'").await;
-    assert_eq!(db.get::<Value>("select statement.sweep('{}')").await, json!({ "ended": 0 }), "it may be on its way");
+    assert_eq!(
+        db.get::<Value>("select statement.sweep('{}')").await,
+        json!({ "ended": 0 }),
+        "it may be on its way"
+    );
     db.run("update statement.notification set updated_at = updated_at - interval '6 minutes'").await;
     db.run("select statement.sweep('{}')").await;
     until_status(&db, "failed").await;

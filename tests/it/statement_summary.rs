@@ -39,13 +39,19 @@ async fn s7_s8_a_truncating_rebuild_leaves_what_the_raw_rows_say_and_nothing_els
     let db = statement().await;
     db.run("insert into statement.transaction (merchant_id, amount, created_at) select '42', a, '2025-01-01 10:30Z' from unnest('{1000,2000}'::bigint[]) a").await;
     let three = ["daily 3000 2 1", "monthly 3000 2 1", "weekly 3000 2 1"];
-    let rebuild = async |more: &[&str]| rowbeat(&db, &[&["app", "statement", "rebuild_summaries"], more].concat()).ok();
-    let said = "Existing summary records removed.\nCreating 3 summary documents...\nSummary rebuild complete.\n";
+    let rebuild =
+        async |more: &[&str]| rowbeat(&db, &[&["app", "statement", "rebuild_summaries"], more].concat()).ok();
+    let said =
+        "Existing summary records removed.\nCreating 3 summary documents...\nSummary rebuild complete.\n";
     assert_eq!(rebuild(&["--truncate"]).await, said);
     assert_eq!(totals(&db).await, three);
     db.run("insert into statement.summary (granularity, bucket_start, merchant_id, total_amount, total_count) values ('daily', '2020-01-01', null, 999, 9)").await;
     assert_eq!(rebuild(&[]).await, "Creating 3 summary documents...\nSummary rebuild complete.\n");
-    assert_eq!(totals(&db).await, ["daily 3999 11 2", "monthly 3000 2 1", "weekly 3000 2 1"], "without raw rows a bucket stays");
+    assert_eq!(
+        totals(&db).await,
+        ["daily 3999 11 2", "monthly 3000 2 1", "weekly 3000 2 1"],
+        "without raw rows a bucket stays"
+    );
     db.run("update statement.summary set total_amount = 1, total_count = 50, year = 7").await;
     assert_eq!(rowbeat(&db, &["rebuild-summaries", "--truncate"]).ok(), said);
     assert_eq!(totals(&db).await, three);
@@ -64,10 +70,14 @@ async fn a_rebuild_can_be_a_task_and_a_configuration_a_command() {
     db.until("exists (select from rowbeat.tasks where definition = 'statement.rebuild_summaries' and state = 'completed')").await;
     assert!(right(&db).await);
     let said = rowbeat(&db, &["app", "statement", "configure", "--calendar", "iso", "--zone", "UTC"]).ok();
-    assert_eq!(said, "Calendar iso, time zone UTC.\nCreating 13 summary documents...\nSummary rebuild complete.\n");
+    assert_eq!(
+        said,
+        "Calendar iso, time zone UTC.\nCreating 13 summary documents...\nSummary rebuild complete.\n"
+    );
     assert_eq!(db.get::<String>("select calendar || zone from statement.calendar").await, "isoUTC");
     assert!(right(&db).await);
-    rowbeat(&db, &["app", "statement", "configure", "--calendar", "lunar", "--zone", "UTC"]).refused(1, &["There is no calendar lunar"]);
+    rowbeat(&db, &["app", "statement", "configure", "--calendar", "lunar", "--zone", "UTC"])
+        .refused(1, &["There is no calendar lunar"]);
     rowbeat(&db, &["app", "statement", "configure", "--calendar", "iso"]).refused(2, &["zone"]);
 }
 
@@ -78,8 +88,15 @@ async fn s20_totals_follow_amount_merchant_date_and_the_end_of_a_transaction() {
     apply(&db).await;
     assert_eq!(totals(&db).await, ["daily 100 1 1", "monthly 100 1 1", "weekly 100 1 1"]);
     for change in [
-        "amount = 250", "merchant_id = 'b'", "created_at = '2023-01-05 08:00Z'", "created_at = null", "created_at = '2024-06-26 23:00Z'",
-        "amount = null", "merchant_id = ''", "amount = 9, merchant_id = 'c', created_at = '2024-06-25 08:00Z'", "id = 7",
+        "amount = 250",
+        "merchant_id = 'b'",
+        "created_at = '2023-01-05 08:00Z'",
+        "created_at = null",
+        "created_at = '2024-06-26 23:00Z'",
+        "amount = null",
+        "merchant_id = ''",
+        "amount = 9, merchant_id = 'c', created_at = '2024-06-25 08:00Z'",
+        "id = 7",
     ] {
         db.run(&format!("update statement.transaction set {change}")).await;
         apply(&db).await;
@@ -107,13 +124,19 @@ async fn truncating_the_raw_table_archives_it() {
 async fn transactions_are_in_the_totals_within_seconds_and_a_burst_is_one_task() {
     let db = statement().await;
     db.run("update rowbeat.task_definition set keep = 'all' where name = 'statement.apply_changes'").await;
-    db.run(&"insert into statement.transaction (merchant_id, amount, created_at) values ('m', 1, now());".repeat(300)).await;
+    db.run(
+        &"insert into statement.transaction (merchant_id, amount, created_at) values ('m', 1, now());"
+            .repeat(300),
+    )
+    .await;
     let _daemon = db.daemon().ready().await;
     db.until("(select sum(total_count) = 900 from statement.summary)").await;
     db.until("not exists (select from rowbeat.task where definition = 'statement.apply_changes')").await;
-    let tasks: i64 = db.get("select count(*) from rowbeat.tasks where definition = 'statement.apply_changes'").await;
+    let tasks: i64 =
+        db.get("select count(*) from rowbeat.tasks where definition = 'statement.apply_changes'").await;
     assert!(tasks < 20, "{tasks} tasks for 300 statements");
-    db.run("insert into statement.transaction (merchant_id, amount, created_at) values ('m', 1, now())").await;
+    db.run("insert into statement.transaction (merchant_id, amount, created_at) values ('m', 1, now())")
+        .await;
     db.until("(select sum(total_count) = 903 from statement.summary)").await;
     assert!(right(&db).await);
 }
@@ -122,9 +145,18 @@ async fn transactions_are_in_the_totals_within_seconds_and_a_burst_is_one_task()
 async fn a_writer_waits_for_no_total_and_a_reader_for_no_writer() {
     let db = with_transactions().await;
     let other = db.session().await;
-    other.batch_execute("begin; select statement.rebuild_summaries(true); lock table statement.summary in exclusive mode").await.unwrap();
+    other
+        .batch_execute(
+            "begin; select statement.rebuild_summaries(true); lock table statement.summary in exclusive mode",
+        )
+        .await
+        .unwrap();
     db.run("set lock_timeout = '100ms'; insert into statement.transaction (merchant_id, amount, created_at) values ('m1', 5, '2024-06-24 08:00Z')").await;
-    assert_eq!(points(&db, "daily", "amount", None).await.len(), 4, "the old points are there until the commit");
+    assert_eq!(
+        points(&db, "daily", "amount", None).await.len(),
+        4,
+        "the old points are there until the commit"
+    );
     let (code, _) = db.refusal("select statement.apply_changes()").await;
     assert_eq!(code, "55P03", "who changes totals waits");
     other.batch_execute("commit").await.unwrap();
@@ -160,7 +192,10 @@ async fn s21_what_is_committed_during_a_rebuild_is_neither_missed_nor_counted_tw
     let (rebuilder, applier) = (db.session().await, db.session().await);
     let rebuilds = tokio::spawn(async move {
         for truncate in [true, false, true, false, true] {
-            rebuilder.batch_execute(&format!("select statement.rebuild_summaries({truncate})")).await.unwrap();
+            rebuilder
+                .batch_execute(&format!("select statement.rebuild_summaries({truncate})"))
+                .await
+                .unwrap();
         }
     });
     let applies = tokio::spawn(async move {
@@ -222,6 +257,19 @@ async fn a_transaction_that_was_open_during_a_rebuild_counts_when_it_commits() {
 }
 
 #[tokio::test]
+async fn transactions_beside_a_rebuild_in_the_very_same_database_transaction_count_once() {
+    let db = statement().await;
+    let insert = "insert into statement.transaction (merchant_id, amount, created_at) select 'm', g, '2024-06-24 08:00Z' from generate_series(1, 3) g";
+    db.run(&format!("{insert}; select statement.rebuild_summaries(true); {insert}")).await;
+    assert_eq!(totals(&db).await[0], "daily 6 3 1");
+    apply(&db).await;
+    assert_eq!(totals(&db).await[0], "daily 12 6 1");
+    db.run(&format!("select statement.configure('iso', 'UTC'); {insert}; select statement.configure('jalali', 'UTC'); delete from statement.transaction where amount = 3")).await;
+    apply(&db).await;
+    assert!(right(&db).await, "{:?}", totals(&db).await);
+}
+
+#[tokio::test]
 async fn a_rebuild_that_fails_changes_nothing() {
     let db = with_transactions().await;
     let before = totals(&db).await;
@@ -257,7 +305,12 @@ async fn what_happened_while_the_plugin_was_removed_is_made_up_for() {
     db.until("not (select rebuild_due from statement.calendar)").await;
     apply(&db).await;
     assert_eq!(points(&db, "daily", "amount", Some("m1")).await[0], "1403/04/04 → 70011");
-    tokio::time::timeout(Duration::from_secs(30), db.until("not exists (select from rowbeat.task where definition = 'statement.apply_changes')")).await.unwrap();
+    tokio::time::timeout(
+        Duration::from_secs(30),
+        db.until("not exists (select from rowbeat.task where definition = 'statement.apply_changes')"),
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -274,8 +327,15 @@ async fn operators_do_what_is_for_people_and_others_do_not() {
     assert_eq!(db.refusal("update statement.summary set total_count = 1").await.0, "42501");
     db.run("reset role").await;
     let stranger = format!("stranger_{}", db.name);
-    db.run(&format!("create role {stranger}; grant usage on schema rowbeat, statement to {stranger}; set role {stranger}")).await;
-    for sql in ["select statement.apply_changes()", "select rowbeat.consume('statement.transactions')", "select rowbeat.rebase_consumer('statement.transactions')"] {
+    db.run(&format!(
+        "create role {stranger}; grant usage on schema rowbeat, statement to {stranger}; set role {stranger}"
+    ))
+    .await;
+    for sql in [
+        "select statement.apply_changes()",
+        "select rowbeat.consume('statement.transactions')",
+        "select rowbeat.rebase_consumer('statement.transactions')",
+    ] {
         assert_eq!(db.refusal(sql).await.0, "42501", "{sql}");
     }
     db.run(&format!("reset role; drop owned by {stranger}; drop role {stranger}")).await;

@@ -200,10 +200,20 @@ async fn groups_with_a_unique_key_are_one_task_until_it_is_claimed() {
     db.run(&(insert(6) + &insert(7))).await;
     route_all(&db).await;
     let burst = payload(&db, "burst").await;
-    assert_eq!((&burst["count"], &burst["changes"][0]["key"]), (&json!(1), &json!({ "id": 7 })), "the last statement counts");
-    assert!(db.get::<bool>("select unique_key = 'one' and run_at > now() + interval '59 minutes' from rowbeat.task").await);
+    assert_eq!(
+        (&burst["count"], &burst["changes"][0]["key"]),
+        (&json!(1), &json!({ "id": 7 })),
+        "the last statement counts"
+    );
+    assert!(
+        db.get::<bool>(
+            "select unique_key = 'one' and run_at > now() + interval '59 minutes' from rowbeat.task"
+        )
+        .await
+    );
     // Somebody who enqueues with that key, and does not commit, holds up this task and no other.
-    db.run("delete from rowbeat.task; select rowbeat.watch('public.orders', 'noted', p_name => 'each')").await;
+    db.run("delete from rowbeat.task; select rowbeat.watch('public.orders', 'noted', p_name => 'each')")
+        .await;
     let other = db.session().await;
     other.batch_execute("begin; select rowbeat.enqueue('noted', p_unique_key => 'one')").await.unwrap();
     db.run(&insert(8)).await;
@@ -216,7 +226,13 @@ async fn groups_with_a_unique_key_are_one_task_until_it_is_claimed() {
     db.run("delete from rowbeat.task; update rowbeat.task_definition set unique_until = 'finish' where name = 'noted'").await;
     db.run(&(insert(9) + &insert(10))).await;
     route_all(&db).await;
-    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task where cause ->> 'name' = 'burst' and unique_key is null").await, 2);
+    assert_eq!(
+        db.get::<i64>(
+            "select count(*) from rowbeat.task where cause ->> 'name' = 'burst' and unique_key is null"
+        )
+        .await,
+        2
+    );
 }
 
 #[tokio::test]

@@ -215,26 +215,25 @@ comment on function statement.resend(bigint) is 'Sends again what failed; return
 -- Called by: the schedule of the same name. Locks: the notifications, without waiting. Safe in any number of copies.
 create or replace function statement.sweep(payload jsonb) returns jsonb language plpgsql volatile as $$
 declare
-    v_id     bigint;
-    v_ended  integer := 0;
+    v_before  timestamptz := rowbeat.now_() - interval '5 minutes';
+    v_live    bigint[];
+    v_ended   bigint[] := '{}';
 begin
     if exists (select from statement.calendar c where c.rebuild_due) then
         perform rowbeat.enqueue('statement.apply_changes', p_unique_key => 'statement.apply_changes');
     end if;
-    for v_id in
-        select n.id from statement.notification n
-        where n.status in ('pending', 'processing') and n.updated_at < rowbeat.now_() - interval '5 minutes' order by n.id limit 1000 for update skip locked
-    loop
-        continue when exists (
-            select from rowbeat.own_task t where t.finished_at is null and (
-                t.definition = 'statement.send_notification' and t.payload ->> 'notification_id' = v_id::text
-                or t.definition like 'statement.send\_log%' and t.unique_key in (
-                    select l.id::text from statement.notification_log l where l.notification_id = v_id)));
+    if exists (select from statement.notification n where n.status in ('pending', 'processing') and n.updated_at < v_before) then
+        v_live := array_remove(array(
+            select coalesce(l.notification_id, (t.payload ->> 'notification_id')::bigint)
+            from rowbeat.own_task t left join statement.notification_log l on l.id = (t.payload ->> 'log_id')::bigint
+            where t.definition like 'statement.send\_%' and t.finished_at is null), null);
+        -- Whoever has a task by now had its time changed before.
+        v_ended := array(select n.id from statement.notification n
+            where n.status in ('pending', 'processing') and n.updated_at < v_before and n.id <> all (v_live) order by n.id for update skip locked);
         update statement.notification_log l set status = 'failed', to_try = false, error_message = coalesce(nullif(l.error_message, ''), 'cancelled')
-        where l.notification_id = v_id and l.status <> 'success' and (l.to_try or l.status = 'pending');
-        perform statement.settle_notification(v_id);
-        v_ended := v_ended + 1;
-    end loop;
-    return jsonb_build_object('ended', v_ended);
+        where l.notification_id = any (v_ended) and l.status <> 'success';
+        perform statement.settle_notification(e) from unnest(v_ended) e;
+    end if;
+    return jsonb_build_object('ended', cardinality(v_ended));
 end $$;
 comment on function statement.sweep(jsonb) is 'Ends notifications whose tasks are gone.';

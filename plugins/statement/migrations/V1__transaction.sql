@@ -25,8 +25,8 @@ create table statement.summary (
     merchant_id   varchar(64),
     total_amount  numeric(38, 0) not null default 0,
     total_count   bigint not null default 0,
-    created_at    timestamptz not null default now(),
-    updated_at    timestamptz not null default now(),
+    created_at    timestamptz not null default rowbeat.now_(),
+    updated_at    timestamptz not null default rowbeat.now_(),
     constraint summary_granularity_known check (granularity in ('daily', 'weekly', 'monthly')),
     constraint summary_bucket unique nulls not distinct (granularity, merchant_id, bucket_start)
 ) with (autovacuum_vacuum_scale_factor = 0.02);

@@ -7,8 +7,8 @@ create table statement.notification (
     body        text not null,
     channels    jsonb not null default '[]',
     status      text not null default 'pending',
-    created_at  timestamptz not null default now(),
-    updated_at  timestamptz not null default now(),
+    created_at  timestamptz not null default rowbeat.now_(),
+    updated_at  timestamptz not null default rowbeat.now_(),
     constraint notification_status_known check (status in ('pending', 'processing', 'sent', 'failed'))
 );
 create index notification_under_way on statement.notification (updated_at) where status in ('pending', 'processing');
@@ -31,7 +31,7 @@ create table statement.notification_log (
     last_attempt_at  timestamptz,
     error_message    text not null default '',
     to_try           boolean not null default true,
-    created_at       timestamptz not null default now(),
+    created_at       timestamptz not null default rowbeat.now_(),
     constraint notification_log_status_known check (status in ('pending', 'success', 'failed')),
     constraint notification_log_channel unique (notification_id, medium)
 );

@@ -142,7 +142,17 @@ pub const KINDS: [Kind; 6] = [
         table: "change_consumer",
         columns: &["tables"],
         needed: &["tables"],
-        not_for_plugins: &["position", "target", "after_seq", "read_at", "since", "role", "lost_at"],
+        not_for_plugins: &[
+            "position",
+            "target",
+            "after_seq",
+            "read_at",
+            "since",
+            "role",
+            "lost_at",
+            "own_xid",
+            "own_seq",
+        ],
     },
 ];
 

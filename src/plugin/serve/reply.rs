@@ -122,7 +122,8 @@ pub(super) fn respond_json(status: StatusCode, body: &Value) -> Reply {
 
 /// A JSON response that is written already; nothing is read into it, so no digit of a long number is lost.
 fn respond_text(status: StatusCode, text: &str) -> Result<Reply, String> {
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| format!("text is no JSON: {error}"))?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map_err(|error| format!("text is no JSON: {error}"))?;
     Ok(respond(status, "application/json", format!("{text}\n").into_bytes()))
 }
 
