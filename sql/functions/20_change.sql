@@ -44,6 +44,16 @@ begin
 end $$;
 comment on function rowbeat.may_have_changes(rowbeat.change_consumer, pg_snapshot) is 'Whether there may be something new for a consumer of the change log.';
 
+-- A snapshot in which this very transaction is in progress, which the server leaves out of its own: what it writes later is not read yet.
+create or replace function rowbeat.open_snapshot(p_snapshot pg_snapshot) returns pg_snapshot
+language sql stable set search_path = '' as $$
+    select case when x.own < pg_snapshot_xmax(p_snapshot) then (
+        select format('%s:%s:%s', least(pg_snapshot_xmin(p_snapshot), x.own), pg_snapshot_xmax(p_snapshot), string_agg(i.xid::text, ',' order by i.xid))::pg_snapshot
+        from (select pg_snapshot_xip(p_snapshot) as xid union select x.own) i) else p_snapshot end
+    from (select pg_current_xact_id_if_assigned() as own) x
+$$;
+comment on function rowbeat.open_snapshot(pg_snapshot) is 'A snapshot in which this very transaction is in progress.';
+
 -- Promises: the next piece of what became visible since the consumer's position, in order of writing; the position moves in
 --   the same transaction. complete: there was no more when it was read. Nothing (null) when another session has the consumer.
 -- How: a position is a snapshot. The difference to a newer one is what was in progress then, or began later, and is visible now. As a
@@ -71,6 +81,9 @@ begin
     v_old := array(select pg_snapshot_xip(v_reader.position));
     if v_reader.target is null then
         v_reader.target := pg_current_snapshot();
+        if pg_current_xact_id_if_assigned() < pg_snapshot_xmax(v_reader.target) then
+            v_reader.target := rowbeat.open_snapshot(v_reader.target);
+        end if;
         if not rowbeat.may_have_changes(v_reader, v_reader.target) then
             seqs := '{}';
             slots := '{}';

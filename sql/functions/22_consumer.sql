@@ -50,7 +50,7 @@ begin
             raise exception 'consumer "%" cannot begin at a snapshot of the future', old.name using errcode = '22023';
         end if;
         update rowbeat.change_consumer c
-        set position = new.rebased, target = null, after_seq = 0, read_at = rowbeat.now_(), since = null, lost_at = null, own_xid = pg_current_xact_id(),
+        set position = rowbeat.open_snapshot(new.rebased), target = null, after_seq = 0, read_at = rowbeat.now_(), since = null, lost_at = null, own_xid = pg_current_xact_id(),
             own_seq = coalesce((select max(o.seq) from rowbeat.change o where o.xid = pg_current_xact_id()), 0)
         where c.name = old.name;
         return new;

@@ -264,7 +264,10 @@ async fn transactions_beside_a_rebuild_in_the_very_same_database_transaction_cou
     assert_eq!(totals(&db).await[0], "daily 6 3 1");
     apply(&db).await;
     assert_eq!(totals(&db).await[0], "daily 12 6 1");
-    db.run(&format!("select statement.configure('iso', 'UTC'); {insert}; select statement.configure('jalali', 'UTC'); delete from statement.transaction where amount = 3")).await;
+    let other = db.session().await;
+    db.run(&format!("begin; select statement.configure('iso', 'UTC'); {insert}")).await;
+    other.batch_execute("create table public.passing ()").await.unwrap();
+    db.run("select statement.configure('jalali', 'UTC'); delete from statement.transaction where amount = 3; commit").await;
     apply(&db).await;
     assert!(right(&db).await, "{:?}", totals(&db).await);
 }
