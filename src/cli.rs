@@ -30,6 +30,7 @@ mod pause;
 mod plugin;
 mod plugin_source;
 mod postgres;
+mod progress;
 mod restore;
 mod schedule;
 mod start;

@@ -367,3 +367,22 @@ async fn a_page_extends_and_includes_and_takes_lists_of_forms() {
             && site.daemon.log().contains("there is no templates/none.html")
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_json_already_is_sent_digit_by_digit() {
+    let db = TestDb::new().await;
+    Folder::bare(
+        "format = 1\nname = \"raw\"\nversion = \"1.0.0\"\n[[endpoint]]\nmethod = \"GET\"\npath = \"/api/raw\"\nauth = \"none\"\nfunction = \"raw.f\"\n
+         [endpoint.input]\ntext = { in = \"query\" }\n",
+    )
+    .put("functions/f.sql", "create or replace function raw.f(request jsonb) returns jsonb language sql as $$ select request -> 'input' $$")
+    .install(&db)
+    .ok();
+    let site = Site::new(&db, "").await;
+    site.until("GET", "/api/raw?text=1", 200).await;
+    let long = site.get("/api/raw?text=[123456789012345678901234567890,0.10]").await;
+    assert_eq!((long.status, long.body.as_str()), (200, "[123456789012345678901234567890,0.10]\n"));
+    assert_eq!(long.header("content-type"), ["application/json"]);
+    assert_eq!(site.get("/api/raw?text=[1").await.status, 500);
+    site.daemon.says("text is no JSON").await;
+}

@@ -122,6 +122,13 @@ pub(super) fn respond_json(status: StatusCode, body: &Value) -> Reply {
     respond(status, "application/json", format!("{body}\n").into_bytes())
 }
 
+/// A JSON response that is written already; nothing is read into it, so no digit of a long number is lost.
+fn respond_text(status: StatusCode, text: &str) -> Result<Reply, String> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map_err(|error| format!("text is no JSON: {error}"))?;
+    Ok(respond(status, "application/json", format!("{text}\n").into_bytes()))
+}
+
 /// A response that nobody keeps.
 pub(super) fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> Reply {
     let mut reply = Response::new(body);
@@ -161,7 +168,10 @@ pub(super) fn of_answer(answer: &Value, pages: &Pages<'_>) -> Result<Reply, Stri
     };
     let body = &answer["body"];
     let mut reply = match kind {
-        "json" => respond_json(status, body),
+        "json" => match answer["text"].as_str() {
+            Some(text) => respond_text(status, text)?,
+            None => respond_json(status, body),
+        },
         "html" => respond(status, "text/html; charset=utf-8", html(answer, pages)?.into_bytes()),
         "csv" => respond(status, "text/csv; charset=utf-8", csv(body)?.into_bytes()),
         "redirect" => {
