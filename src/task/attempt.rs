@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::completer::Completer;
 use super::pace::PATIENCE;
 use super::running::{StopReason, Ticket};
-use super::store::{Completion, Store};
+use super::store::{Completion, Planned, Store};
 use super::{ClaimedTask, Outcome};
 use crate::db::query::DbError;
 use crate::db::sqlstate;
@@ -145,10 +145,13 @@ impl Runner {
             return self.perform(task, 1, task.effect.clone()).await.map(|(_, response)| response);
         }
         loop {
-            let (next, steps) = self.store.plan(task).await.map_err(from_database)?;
-            let Some(next) = next.filter(|next| !next.is_null()) else {
-                let last = self.store.last_response(task.id).await.map_err(from_database)?;
-                return Ok(last.unwrap_or(Value::Null));
+            let (next, steps) = match self.store.plan(task).await.map_err(from_database)? {
+                Planned::Effect { effect, steps } => (effect, steps),
+                Planned::Nothing => {
+                    let last = self.store.last_response(task.id).await.map_err(from_database)?;
+                    return Ok(last.unwrap_or(Value::Null));
+                }
+                Planned::Ended => return Err(Ended::Recorded),
             };
             let step = i16::try_from(steps).unwrap_or(i16::MAX).saturating_add(1);
             if step > MOST_STEPS {
