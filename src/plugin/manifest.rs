@@ -30,7 +30,7 @@ use super::problem::Problem;
 pub const FILE: &str = "plugin.toml";
 /// The format this rowbeat reads.
 pub const FORMAT: i64 = 1;
-const TOP: [&str; 16] = [
+const TOP: [&str; 17] = [
     "format",
     "name",
     "version",
@@ -43,6 +43,7 @@ const TOP: [&str; 16] = [
     "task",
     "schedule",
     "watch",
+    "backup",
     "channel",
     "feature",
     "endpoint",

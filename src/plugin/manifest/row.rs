@@ -1,4 +1,4 @@
-//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, channels, features.
+//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, backups, channels, features.
 //!
 //! A part's keys are the table's columns. Which of them a plugin may set is listed here, and a test compares the lists with the
 //! catalogue; what values fit is the table's to say, when the row is written.
@@ -25,7 +25,7 @@ pub struct Kind {
 }
 
 /// All kinds, in the order in which their rows are written.
-pub const KINDS: [Kind; 5] = [
+pub const KINDS: [Kind; 6] = [
     Kind {
         key: "feature",
         table: "feature",
@@ -127,6 +127,22 @@ pub const KINDS: [Kind; 5] = [
             "suspended_at",
             "last_error",
             "last_error_at",
+            "created_at",
+        ],
+    },
+    Kind {
+        key: "backup",
+        table: "backup",
+        columns: &["table_name", "enabled"],
+        needed: &["table_name"],
+        not_for_plugins: &[
+            "source",
+            "former",
+            "columns",
+            "baseline_key",
+            "baselined_at",
+            "broken",
+            "broken_at",
             "created_at",
         ],
     },
