@@ -38,6 +38,11 @@ mod freight_billing;
 mod freight_command;
 mod freight_event;
 mod freight_rate;
+mod hotspot;
+mod hotspot_backup;
+mod hotspot_buy;
+mod hotspot_deliver;
+mod hotspot_office;
 mod http;
 mod http_guard;
 #[cfg(feature = "kafka")]

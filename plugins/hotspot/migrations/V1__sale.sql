@@ -28,7 +28,7 @@ comment on column hotspot.staff.updated_at is 'Last change.';
 
 create table hotspot.bundle (
     code            varchar(40) primary key,
-    price           numeric(10, 2) not null generated always as (split_part(code, '_GHS__', 1)::numeric) stored,
+    price           numeric(10, 2) not null generated always as (coalesce(substring(code from '^([0-9]{1,6}(?:\.[0-9]{1,2})?)_GHS__')::numeric, 0)) stored,
     data_label      text not null generated always as (substr(code, strpos(code, '_GHS__') + 6)) stored,
     router_profile  text,
     is_test         boolean not null default false,
