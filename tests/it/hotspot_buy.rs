@@ -91,6 +91,8 @@ async fn codes_and_credentials_are_in_their_rows_and_in_no_task_history_or_log()
     };
     assert_eq!(spilt(&own), [], "also while tasks are at work");
     shop.gateway.set(json!({ "sms": { "down": false }, "router": { "loses_users": false } })).await;
+    shop.db.until("not exists (select from rowbeat.task where definition = 'hotspot.deliver_voucher')").await;
+    shop.db.run("select rowbeat.enqueue('hotspot.retry_deliveries')").await;
     shop.until("0241234567", "delivered").await;
     shop.db.until("(select sent_at is not null from hotspot.sms where kind = 'voucher')").await;
     shop.db.until("not exists (select from rowbeat.task where definition <> 'hotspot.refresh_dashboard')").await;

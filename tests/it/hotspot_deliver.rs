@@ -27,7 +27,7 @@ async fn a_profile_is_chosen_by_its_whole_price() {
     assert_eq!(profile("3", "30GHS Unlimited,3GHS 2GB,300 x").await, "3GHS 2GB");
     assert_eq!(profile("30.00", "3GHS 2GB,30GHS Unlimited").await, "30GHS Unlimited");
     assert_eq!(profile("0.1", "0.10 test,0 x,1 y").await, "0.10 test");
-    assert_eq!(profile("3", "3.0GHS,GHS 3,03x1").await, "3.0GHS");
+    assert_eq!(profile("3", "3.0GHS,GHS 3,31x").await, "3.0GHS");
     for (amount, profiles, says) in [
         ("3", "30GHS,13GHS,GHS3", "No router profile for 3"),
         ("3.00", "", "No router profile for 3"),
