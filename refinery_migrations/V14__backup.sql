@@ -81,7 +81,7 @@ create table rowbeat.backup_image (
     actor        text,
     primary key (source, key_hash, id)
 );
-create index backup_image_transaction on rowbeat.backup_image (transaction);
+create index backup_image_transaction on rowbeat.backup_image (transaction, id);
 comment on table rowbeat.backup_image is 'What rows were: one image per change. Never changed, and not bound to the change log''s days.';
 comment on column rowbeat.backup_image.id is 'In order of writing.';
 comment on column rowbeat.backup_image.source is 'Of which table.';

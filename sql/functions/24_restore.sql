@@ -172,7 +172,8 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function rowbeat.resting_triggers(regclass) is 'Statements that disable a table''s own triggers, and those that enable them again.';
 
--- Promises: sequences of the table's columns go on behind what is in it. Called by: restore, after it inserted.
+-- Promises: sequences of the table's columns go on behind what is in it, unless the setting rowbeat.keep_sequences is on: sequences are not rolled
+--   back. Called by: restore, after it inserted.
 create or replace function rowbeat.advance_sequences(p_table regclass) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -183,7 +184,7 @@ begin
         select a.attname, pg_get_serial_sequence(rowbeat.table_name(p_table), a.attname)::regclass as sequence
         from pg_catalog.pg_attribute a where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
     loop
-        continue when v_column.sequence is null;
+        continue when v_column.sequence is null or current_setting('rowbeat.keep_sequences', true) = 'on';
         execute format('select max(t.%I) from %s t', v_column.attname, rowbeat.table_name(p_table)) into v_most;
         if v_most > coalesce(pg_sequence_last_value(v_column.sequence), 0)
             and (select s.seqincrement > 0 from pg_catalog.pg_sequence s where s.seqrelid = v_column.sequence) then
