@@ -1,8 +1,10 @@
 //! Delivering: by the router, by the pool, by both; and refunds, which exclude it.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
-use crate::harness::TestDb;
+use crate::harness::{PATIENCE, TestDb};
 use crate::hotspot::{Shop, TEN, hotspot, paid};
 
 const THREE: &str = "3_GHS__2GB_(24hrs)";
@@ -119,7 +121,11 @@ async fn a_refund_and_a_delivery_at_work_exclude_each_other() {
     let shop = shop.crash_and_come_back().await;
     shop.gateway.set(json!({ "router": { "down": true, "delay_ms": 0 } })).await;
     shop.db.until("(select last_error is not null from hotspot.sale) and not exists (select from rowbeat.task where definition = 'hotspot.deliver_voucher' and state = 'running')").await;
-    while shop.db.session().await.batch_execute(&refund(&id, "x", false)).await.is_err() {}
+    let (begun, session) = (Instant::now(), shop.db.session().await);
+    while session.batch_execute(&refund(&id, "x", false)).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "it is never refunded");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     shop.gateway.set(json!({ "router": { "down": false } })).await;
     shop.db.until("not exists (select from rowbeat.task where definition like 'hotspot.%' and definition not like '%dashboard')").await;
     assert_eq!(shop.db.get::<String>("select status from hotspot.sale").await, "refunded");

@@ -84,7 +84,8 @@ create or replace function hotspot.offered() returns table (code text, price num
     select b.code, b.price, b.data_label, b.position from hotspot.bundle b where b.is_active and not b.is_test
     union
     select s.code, split_part(s.code, '_GHS__', 1)::numeric(10, 2), split_part(s.code, '_GHS__', 2), 2147483647
-    from (select rowbeat.read_setting('hotspot', 'test_bundle') as code) s where s.code ~ '^[0-9]{1,6}(\.[0-9]{1,2})?_GHS__.'
+    from (select rowbeat.read_setting('hotspot', 'test_bundle') as code) s
+    where s.code ~ '^[0-9]{1,6}(\.[0-9]{1,2})?_GHS__.' and not exists (select from hotspot.bundle b where b.code = s.code and not (b.is_active and b.is_test))
     order by 4, 2, 1
 $$;
 comment on function hotspot.offered() is 'The bundles that can be bought now.';

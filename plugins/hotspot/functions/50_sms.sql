@@ -31,18 +31,19 @@ create or replace function hotspot.plan_sms(task jsonb, responses jsonb[]) retur
         'headers', jsonb_build_object('Idempotency-Key', m.id), 'body', jsonb_build_object('to', m.phone_number, 'text', m.text))
     from hotspot.sms m left join hotspot.sale s on s.id = m.sale_id
     where m.id = (task #>> '{payload,sms}')::uuid and cardinality(responses) = 0 and m.sent_at is null and m.text is not null
-        and s.status is distinct from 'refunded'
+        and s.status is distinct from 'refunded' and (m.kind <> 'otp' or hotspot.is_open(m.checkout_token))
 $$;
 comment on function hotspot.plan_sms(jsonb, jsonb[]) is 'Plans an SMS.';
 
 -- Promises: the attempt is on record. A one-time code that was sent, or will never be, is forgotten.
 create or replace function hotspot.settle_sms(task jsonb, outcome jsonb, responses jsonb[]) returns jsonb language plpgsql volatile as $$
 declare
-    v_sent  boolean := outcome ->> 'outcome' = 'done';
-    v_over  boolean := v_sent or outcome ->> 'outcome' in ('rejected', 'cancelled') or (task ->> 'failures')::integer + 1 >= (task ->> 'max_attempts')::integer;
+    v_done  boolean := outcome ->> 'outcome' = 'done';
+    v_sent  boolean := v_done and cardinality(responses) > 0;
+    v_over  boolean := v_done or outcome ->> 'outcome' in ('rejected', 'cancelled') or (task ->> 'failures')::integer + 1 >= (task ->> 'max_attempts')::integer;
 begin
-    update hotspot.sms m set attempts = m.attempts + 1, sent_at = case when v_sent and cardinality(responses) > 0 then coalesce(m.sent_at, rowbeat.now_()) else m.sent_at end,
-        last_error = case when not v_sent then coalesce(outcome #>> '{error,message}', outcome ->> 'outcome') end,
+    update hotspot.sms m set attempts = m.attempts + 1, sent_at = case when v_sent then coalesce(m.sent_at, rowbeat.now_()) else m.sent_at end,
+        last_error = case when not v_done then coalesce(outcome #>> '{error,message}', outcome ->> 'outcome') end,
         text = case when m.kind <> 'otp' or not v_over then m.text end
     where m.id = (task #>> '{payload,sms}')::uuid;
     return jsonb_build_object('sent', v_sent);

@@ -38,6 +38,6 @@ comment on function hotspot.refund(uuid, text, text, boolean) is 'Records the re
 create or replace view hotspot.refundable as
 select s.id, s.full_name, s.phone_number, s.bundle_code, s.amount, s.mtn_transaction_id, s.paid_at, s.last_error,
     date_trunc('second', rowbeat.now_() - s.paid_at) as age
-from hotspot.sale s where s.payment_status and not s.voucher_code_received and s.status <> 'refunded'
+from hotspot.sale s where s.paid_at is not null and s.delivered_at is null and s.refunded_at is null
 order by s.created_at, s.id;
 comment on view hotspot.refundable is 'What the refund page shows.';
