@@ -6,7 +6,12 @@
 //! 91 is not registered, 92 refuses, 93 stays pending, 94 is pending three times, all others pay at once. With `--until-eof` it ends with
 //! its standard input.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a stand-in for tries and tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a stand-in for tries and tests"
+)]
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -84,7 +89,10 @@ fn serve(state: &mut Value, asked: &Asked) -> Answer {
 
 fn momo(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
     if path == ["collection", "token"] {
-        return (200, json!({ "access_token": "fake-token", "token_type": "access_token", "expires_in": 3600 }));
+        return (
+            200,
+            json!({ "access_token": "fake-token", "token_type": "access_token", "expires_in": 3600 }),
+        );
     }
     if asked.header("authorization") != "Bearer fake-token" {
         return (401, json!({ "message": "Access denied due to invalid token" }));
@@ -96,14 +104,20 @@ fn momo(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
         ("POST", ["collection", "v1_0", "requesttopay"]) => {
             let reference = asked.header("x-reference-id");
             if own["payments"].get(&reference).is_some() {
-                return (409, json!({ "code": "RESOURCE_ALREADY_EXIST", "message": "Duplicated reference id." }));
+                return (
+                    409,
+                    json!({ "code": "RESOURCE_ALREADY_EXIST", "message": "Duplicated reference id." }),
+                );
             }
             own["payments"][reference] = json!({ "request": asked.body, "polls": 0 });
             (202, Value::Null)
         }
         ("GET", ["collection", "v1_0", "requesttopay", reference]) => {
             let Some(payment) = own["payments"].get_mut(*reference) else {
-                return (404, json!({ "code": "RESOURCE_NOT_FOUND", "message": "Requested resource was not found." }));
+                return (
+                    404,
+                    json!({ "code": "RESOURCE_NOT_FOUND", "message": "Requested resource was not found." }),
+                );
             };
             let polls = payment["polls"].as_u64().unwrap() + 1;
             payment["polls"] = polls.into();
@@ -119,10 +133,14 @@ fn momo(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
             reply["status"] = status.into();
             match status {
                 "SUCCESSFUL" => {
-                    let known = payment["financialTransactionId"].as_str().unwrap_or(&reference[..8]).to_owned();
+                    let known =
+                        payment["financialTransactionId"].as_str().unwrap_or(&reference[..8]).to_owned();
                     reply["financialTransactionId"] = known.into();
                 }
-                "FAILED" => reply["reason"] = json!({ "code": "PAYER_LIMIT_REACHED", "message": "The payer's limit is reached." }),
+                "FAILED" => {
+                    reply["reason"] =
+                        json!({ "code": "PAYER_LIMIT_REACHED", "message": "The payer's limit is reached." })
+                }
                 _ => {}
             }
             (200, reply)
@@ -134,7 +152,9 @@ fn momo(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
 /// The rows that a query asks for, with the properties that it asks for.
 fn print(rows: &Value, asked: &Asked) -> Value {
     let shown: Option<Vec<&str>> = asked.query.get(".proplist").map(|list| list.split(',').collect());
-    let fits = |row: &&Value| asked.query.iter().all(|(key, value)| key.starts_with('.') || row[key] == json!(value));
+    let fits = |row: &&Value| {
+        asked.query.iter().all(|(key, value)| key.starts_with('.') || row[key] == json!(value))
+    };
     let pick = |row: &Value| match &shown {
         Some(shown) => {
             let picked = shown.iter().filter_map(|key| Some(((*key).to_owned(), row.get(*key)?.clone())));
@@ -156,14 +176,18 @@ fn add(own: &mut Value, list: &str, mut row: Value) -> Answer {
 fn router(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
     match (asked.method.as_str(), path) {
         ("GET", ["user-manager", "profile"]) => {
-            let profiles = own["profiles"].as_array().unwrap().iter().map(|name| json!({ "name": name })).collect();
+            let profiles =
+                own["profiles"].as_array().unwrap().iter().map(|name| json!({ "name": name })).collect();
             (200, print(&profiles, asked))
         }
         ("GET", ["user-manager", "user"]) => (200, print(&own["users"], asked)),
         ("GET", ["user-manager", "user-profile"]) => (200, print(&own["user_profiles"], asked)),
         ("PUT", ["user-manager", "user"]) => {
             if own["users"].as_array().unwrap().iter().any(|user| user["name"] == asked.body["name"]) {
-                return (400, json!({ "error": 400, "message": "Bad Request", "detail": "failure: already have user with this name" }));
+                return (
+                    400,
+                    json!({ "error": 400, "message": "Bad Request", "detail": "failure: already have user with this name" }),
+                );
             }
             let mut user = asked.body.clone();
             user["disabled"] = "false".into();
@@ -189,9 +213,15 @@ fn router(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
             let users = own["users"].as_array_mut().unwrap();
             let before = users.len();
             users.retain(|user| user[".id"] != *id);
-            if users.len() < before { (204, Value::Null) } else { (404, json!({ "error": 404, "message": "Not Found" })) }
+            if users.len() < before {
+                (204, Value::Null)
+            } else {
+                (404, json!({ "error": 404, "message": "Not Found" }))
+            }
         }
-        _ => (400, json!({ "error": 400, "message": "Bad Request", "detail": "no such command or directory" })),
+        _ => {
+            (400, json!({ "error": 400, "message": "Bad Request", "detail": "no such command or directory" }))
+        }
     }
 }
 
@@ -214,7 +244,10 @@ fn sms(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let address = arguments.iter().find(|argument| !argument.starts_with("--")).map_or("127.0.0.1:8089", String::as_str);
+    let address = arguments
+        .iter()
+        .find(|argument| !argument.starts_with("--"))
+        .map_or("127.0.0.1:8089", String::as_str);
     if arguments.iter().any(|argument| argument == "--until-eof") {
         std::thread::spawn(|| {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -233,7 +266,8 @@ async fn main() {
         .then(move |method, path: FullPath, query, headers, body: Bytes| {
             let state = Arc::clone(&state);
             async move {
-                let path: Vec<String> = path.as_str().split('/').filter(|part| !part.is_empty()).map(String::from).collect();
+                let path: Vec<String> =
+                    path.as_str().split('/').filter(|part| !part.is_empty()).map(String::from).collect();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
                 let asked = Asked { method, path, query, headers, body };
                 let ((status, body), delay) = {
@@ -244,7 +278,11 @@ async fn main() {
                 };
                 tokio::time::sleep(Duration::from_millis(delay)).await;
                 let text = if body.is_null() { String::new() } else { body.to_string() };
-                Response::builder().status(status).header("content-type", "application/json").body(text).unwrap()
+                Response::builder()
+                    .status(status)
+                    .header("content-type", "application/json")
+                    .body(text)
+                    .unwrap()
             }
         });
     warp::serve(routes).incoming(listener).run().await;

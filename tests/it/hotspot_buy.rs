@@ -27,8 +27,17 @@ fn dump(db: &TestDb) -> Vec<(String, String)> {
 async fn c5_a_purchase_is_one_sale_one_voucher_and_one_sms() {
     let shop = Shop::open().await;
     let cookie = shop.visit("0241234567", TEN).await;
-    let set = shop.post("/transactions/", "", &[("Full_Name", "Ama"), ("Phone_Number", "0249999999"), ("Data_Bundle", TEN)]).await;
-    assert!(set.header("set-cookie")[0].contains("HttpOnly") && set.header("set-cookie")[0].contains("SameSite=Lax"));
+    let set = shop
+        .post(
+            "/transactions/",
+            "",
+            &[("Full_Name", "Ama"), ("Phone_Number", "0249999999"), ("Data_Bundle", TEN)],
+        )
+        .await;
+    assert!(
+        set.header("set-cookie")[0].contains("HttpOnly")
+            && set.header("set-cookie")[0].contains("SameSite=Lax")
+    );
     assert_eq!(shop.get("/transactions/otp/", "").await.header("location"), ["/transactions/"]);
     assert_eq!(shop.get("/transactions/otp/", &cookie).await.status, 200);
     assert_eq!(shop.get("/transactions/status/", &cookie).await.status, 404, "nothing is bought yet");
@@ -41,7 +50,11 @@ async fn c5_a_purchase_is_one_sale_one_voucher_and_one_sms() {
         let answer = shop.post("/transactions/otp/", &cookie, &[("otp", &otp)]).await;
         assert_eq!(answer.header("location"), ["/transactions/success/"]);
     }
-    assert_eq!(shop.get("/transactions/otp/", &cookie).await.header("location"), ["/transactions/"], "the code was used");
+    assert_eq!(
+        shop.get("/transactions/otp/", &cookie).await.header("location"),
+        ["/transactions/"],
+        "the code was used"
+    );
     shop.until("0241234567", "delivered").await;
     shop.db.until("(select sent_at is not null from hotspot.sms where kind = 'voucher')").await;
     let sale: Value = shop.db.get("select jsonb_build_array(count(*), bool_and(payment_status and voucher_code_received), max(length(voucher_code)), max(voucher_code), max(reference::text), max(mtn_transaction_id)) from hotspot.sale").await;
@@ -50,11 +63,20 @@ async fn c5_a_purchase_is_one_sale_one_voucher_and_one_sms() {
     let (user, password) = code.split_once(" - ").unwrap();
     let texts = shop.gateway.texts("0241234567").await;
     assert_eq!(texts.len(), 2, "{texts:?}");
-    assert_eq!(texts[1], format!("You have successfully purchased 15GB  valid for 3 days at GHc10.\nHotspot Username : {user}\nHotspot Password : {password}\nTransaction ID : {}", sale[5].as_str().unwrap()));
+    assert_eq!(
+        texts[1],
+        format!(
+            "You have successfully purchased 15GB  valid for 3 days at GHc10.\nHotspot Username : {user}\nHotspot Password : {password}\nTransaction ID : {}",
+            sale[5].as_str().unwrap()
+        )
+    );
 
     let state = shop.gateway.state().await;
     let request = &state["momo"]["payments"][reference]["request"];
-    assert_eq!((&request["amount"], &request["currency"], &request["payer"]), (&json!("10"), &json!("GHS"), &json!({ "partyIdType": "MSISDN", "partyId": "233241234567" })));
+    assert_eq!(
+        (&request["amount"], &request["currency"], &request["payer"]),
+        (&json!("10"), &json!("GHS"), &json!({ "partyIdType": "MSISDN", "partyId": "233241234567" }))
+    );
     assert_eq!((&request["payerMessage"], &request["payeeNote"]), (&json!("Payment"), &json!("pay me")));
     assert_eq!(state["router"]["users"][0]["name"], user);
     assert_eq!(state["router"]["users"][0]["password"], password);
@@ -63,9 +85,16 @@ async fn c5_a_purchase_is_one_sale_one_voucher_and_one_sms() {
 
     let status = shop.get("/transactions/status/", &cookie).await;
     assert_eq!(status.header("cache-control"), ["no-store"]);
-    assert_eq!(status.json(), json!({ "status": "delivered", "details": "Payment is Successful", "username": user, "password": password }));
+    assert_eq!(
+        status.json(),
+        json!({ "status": "delivered", "details": "Payment is Successful", "username": user, "password": password })
+    );
     let page = shop.get("/transactions/success/", &cookie).await;
-    assert!(page.body.contains(user) && page.body.contains(password) && page.header("cache-control") == ["no-store"]);
+    assert!(
+        page.body.contains(user)
+            && page.body.contains(password)
+            && page.header("cache-control") == ["no-store"]
+    );
     assert_eq!(shop.get("/transactions/status/", "").await.status, 404);
     assert_eq!(shop.get("/transactions/status/", "hotspot_checkout=x").await.status, 404);
 }
@@ -86,7 +115,8 @@ async fn codes_and_credentials_are_in_their_rows_and_in_no_task_history_or_log()
     let secrets = [otp.as_str(), credentials[0].as_str().unwrap(), credentials[1].as_str().unwrap()];
     let own = ["hotspot.sale", "hotspot.sms", "hotspot.delivery", "rowbeat.change", "rowbeat.backup_image"];
     let spilt = |allowed: &[&str]| -> Vec<(String, String)> {
-        let lines = dump(&shop.db).into_iter().filter(|(table, _)| !allowed.iter().any(|own| table.starts_with(own)));
+        let lines =
+            dump(&shop.db).into_iter().filter(|(table, _)| !allowed.iter().any(|own| table.starts_with(own)));
         lines.filter(|(_, line)| secrets.iter().any(|secret| line.contains(secret))).collect()
     };
     assert_eq!(spilt(&own), [], "also while tasks are at work");
@@ -95,7 +125,9 @@ async fn codes_and_credentials_are_in_their_rows_and_in_no_task_history_or_log()
     shop.db.run("select rowbeat.enqueue('hotspot.retry_deliveries')").await;
     shop.until("0241234567", "delivered").await;
     shop.db.until("(select sent_at is not null from hotspot.sms where kind = 'voucher')").await;
-    shop.db.until("not exists (select from rowbeat.task where definition <> 'hotspot.refresh_dashboard')").await;
+    shop.db
+        .until("not exists (select from rowbeat.task where definition <> 'hotspot.refresh_dashboard')")
+        .await;
     assert_eq!(spilt(&own), []);
     let code: Vec<_> = dump(&shop.db).into_iter().filter(|(_, line)| line.contains(&otp)).collect();
     assert!(code.is_empty(), "the one-time code is forgotten: {code:?}");
@@ -110,26 +142,44 @@ async fn c8_a_payment_that_takes_its_time_and_is_reported_twice_counts_once() {
     let reference: String = shop.db.get("select reference::text from hotspot.sale").await;
     for poll in 1..=3 {
         shop.gateway.until(|state| state["momo"]["payments"][&reference]["polls"] == json!(poll)).await;
-        shop.db.until("(select run_at > now() from rowbeat.task where definition = 'hotspot.poll_payment')").await;
+        shop.db
+            .until("(select run_at > now() from rowbeat.task where definition = 'hotspot.poll_payment')")
+            .await;
         let asked = shop.db.get::<f64>("select extract(epoch from run_at - now())::float8 from rowbeat.task where definition = 'hotspot.poll_payment'").await;
         assert!(asked <= 5.0, "{asked}");
         assert_eq!(shop.db.get::<String>("select status from hotspot.sale").await, "pending");
         // The gateway calls back, which makes the next poll come at once.
         let body = json!({ "externalId": shop.db.get::<String>("select external_id::text from hotspot.sale").await, "status": "SUCCESSFUL" });
-        let answer = shop.site.ask(if poll == 1 { "PUT" } else { "POST" }, "/transactions/callback/", &["Content-Type: application/json"], body.to_string().as_bytes()).await;
+        let answer = shop
+            .site
+            .ask(
+                if poll == 1 { "PUT" } else { "POST" },
+                "/transactions/callback/",
+                &["Content-Type: application/json"],
+                body.to_string().as_bytes(),
+            )
+            .await;
         assert_eq!((answer.status, answer.body.trim()), (200, "{}"));
     }
     shop.until("0241234594", "delivered").await;
-    let again = format!("select hotspot.record_payment(id, 'SUCCESSFUL', '{}', null) from hotspot.sale", &reference[..8]);
+    let again = format!(
+        "select hotspot.record_payment(id, 'SUCCESSFUL', '{}', null) from hotspot.sale",
+        &reference[..8]
+    );
     assert_eq!(shop.db.get::<String>(&again).await, "delivered");
     shop.db.until("(select sent_at is not null from hotspot.sms where kind = 'voucher')").await;
-    shop.db.until("not exists (select from rowbeat.task where definition <> 'hotspot.refresh_dashboard')").await;
+    shop.db
+        .until("not exists (select from rowbeat.task where definition <> 'hotspot.refresh_dashboard')")
+        .await;
     let state = shop.gateway.state().await;
     assert_eq!(state["router"]["users"].as_array().unwrap().len(), 1);
     assert_eq!(shop.gateway.texts("0241234594").await.len(), 2, "the code and one voucher");
     assert_eq!(shop.db.get::<i64>("select count(*) from hotspot.sale").await, 1);
     for body in ["{}", "[1]", "{\"externalId\": 7}", "{\"referenceId\": \"x\"}"] {
-        let answer = shop.site.ask("POST", "/transactions/callback/", &["Content-Type: application/json"], body.as_bytes()).await;
+        let answer = shop
+            .site
+            .ask("POST", "/transactions/callback/", &["Content-Type: application/json"], body.as_bytes())
+            .await;
         assert_eq!(answer.status, 200, "{body}");
     }
 }
@@ -141,13 +191,20 @@ async fn c12_two_customers_see_each_his_own() {
     shop.until("0241111192", "failed").await;
     shop.until("0242222222", "delivered").await;
     let failed = shop.get("/transactions/status/", &one).await.json();
-    assert_eq!(failed, json!({ "status": "failed", "details": "Payment is Unsuccessful. \nPlease Try Again" }));
+    assert_eq!(
+        failed,
+        json!({ "status": "failed", "details": "Payment is Unsuccessful. \nPlease Try Again" })
+    );
     let delivered = shop.get("/transactions/status/", &two).await.json();
     assert_eq!(delivered["details"], "Payment is Successful");
-    let user: String = shop.db.get("select hotspot_username::text from hotspot.sale where status = 'delivered'").await;
+    let user: String =
+        shop.db.get("select hotspot_username::text from hotspot.sale where status = 'delivered'").await;
     assert_eq!(delivered["username"], user.as_str());
     assert!(!shop.get("/transactions/success/", &one).await.body.contains(&user));
-    assert_eq!(shop.db.get::<String>("select last_error from hotspot.sale where status = 'failed'").await, "The payer's limit is reached.");
+    assert_eq!(
+        shop.db.get::<String>("select last_error from hotspot.sale where status = 'failed'").await,
+        "The payer's limit is reached."
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,12 +212,17 @@ async fn a_number_without_an_account_fails_and_a_gateway_that_is_down_loses_noth
     let shop = Shop::open().await;
     shop.buy("0241234591", TEN).await;
     shop.until("0241234591", "failed").await;
-    assert_eq!(shop.db.get::<String>("select last_error from hotspot.sale").await, "233241234591 is neither registered nor active");
+    assert_eq!(
+        shop.db.get::<String>("select last_error from hotspot.sale").await,
+        "233241234591 is neither registered nor active"
+    );
     shop.gateway.set(json!({ "momo": { "down": true } })).await;
     let cookie = shop.buy("0243333333", TEN).await;
     let processing = json!({ "status": "requested", "details": "Processing Payment. \n Please Wait" });
     assert_eq!(shop.get("/transactions/status/", &cookie).await.json(), processing);
-    shop.db.until("(select last_error is not null from hotspot.sale where phone_number = '0243333333')").await;
+    shop.db
+        .until("(select last_error is not null from hotspot.sale where phone_number = '0243333333')")
+        .await;
     // All four attempts fail; the sale stays, and what is found out later counts.
     shop.db.until("exists (select from rowbeat.tasks where definition = 'hotspot.request_payment' and state = 'failed')").await;
     assert_eq!(shop.get("/transactions/status/", &cookie).await.json(), processing);
@@ -182,7 +244,12 @@ async fn a_request_that_was_accepted_before_the_crash_is_not_made_twice() {
     shop.until("0241234567", "delivered").await;
     let state = shop.gateway.state().await;
     assert_eq!(state["momo"]["payments"].as_object().unwrap().len(), 1);
-    let posts = state["momo"]["requests"].as_array().unwrap().iter().filter(|line| *line == "POST /momo/collection/v1_0/requesttopay").count();
+    let posts = state["momo"]["requests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|line| *line == "POST /momo/collection/v1_0/requesttopay")
+        .count();
     assert_eq!((posts, state["router"]["users"].as_array().unwrap().len()), (2, 1), "409 is as good as 202");
 }
 
@@ -199,7 +266,10 @@ async fn what_the_gateway_reports_counts_once_and_no_payment_pays_two_sales() {
     assert_eq!(report(&one, "'FAILED'", "null", "'late'").await, "paid");
     let first: Value = db.get(&format!("select jsonb_build_array(mtn_transaction_id, last_error, payment_status) from hotspot.sale where id = '{one}'")).await;
     assert_eq!(first, json!(["F1", null, true]));
-    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task where definition = 'hotspot.deliver_voucher'").await, 1);
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.task where definition = 'hotspot.deliver_voucher'").await,
+        1
+    );
 
     for _ in 0..2 {
         assert_eq!(report(&two, "'SUCCESSFUL'", "'F1'", "null").await, "requested");
@@ -209,10 +279,14 @@ async fn what_the_gateway_reports_counts_once_and_no_payment_pays_two_sales() {
     assert_eq!(report(&two, "'REJECTED'", "null", "null").await, "failed");
     assert_eq!(report(&two, "null", "null", "null").await, "failed");
     assert_eq!(report(&two, "'SUCCESSFUL'", "'F3'", "null").await, "paid", "money that came late is money");
-    let nobody = db.refusal("select hotspot.record_payment(gen_random_uuid(), 'SUCCESSFUL', 'x', null)").await;
+    let nobody =
+        db.refusal("select hotspot.record_payment(gen_random_uuid(), 'SUCCESSFUL', 'x', null)").await;
     assert_eq!(nobody.0, "RP404");
     db.run("update hotspot.sale set created_at = '2000-01-01'").await;
-    assert!(db.get::<bool>("select bool_and(created_at > '2020-01-01') from hotspot.sale").await, "the date of a sale never moves");
+    assert!(
+        db.get::<bool>("select bool_and(created_at > '2020-01-01') from hotspot.sale").await,
+        "the date of a sale never moves"
+    );
     assert_eq!(db.refusal("insert into hotspot.sale (full_name, phone_number, bundle_code) values ('x', '12', '3_GHS__2GB_(24hrs)')").await.0, "23514");
 }
 
@@ -232,13 +306,20 @@ async fn a_pending_payment_is_asked_for_every_five_seconds_then_minutes_and_for_
     let pending = json!({ "status": 200, "body": { "status": "PENDING" } });
     assert_eq!(settle("9 minutes", pending.clone()).await, json!({ "snooze": 5 }));
     assert_eq!(settle("11 minutes", pending.clone()).await, json!({ "snooze": 300 }));
-    assert_eq!(settle("23 hours", json!({ "status": 200, "body": "a page of a proxy" })).await, json!({ "snooze": 300 }));
+    assert_eq!(
+        settle("23 hours", json!({ "status": 200, "body": "a page of a proxy" })).await,
+        json!({ "snooze": 300 })
+    );
     assert_eq!(settle("25 hours", pending).await, json!({ "status": "failed" }));
     assert_eq!(db.get::<String>("select last_error from hotspot.sale").await, "timeout");
     assert_eq!(settle("1 minute", json!({ "status": 404, "body": {} })).await, json!({ "status": "failed" }));
     db.run("update hotspot.sale set status = 'requested'").await;
     let missing = json!({ "status": 404, "body": {} });
-    assert_eq!(settle("1 minute", missing.clone()).await, json!({ "snooze": 5 }), "the request may be on its way");
+    assert_eq!(
+        settle("1 minute", missing.clone()).await,
+        json!({ "snooze": 5 }),
+        "the request may be on its way"
+    );
     assert_eq!(settle("11 minutes", missing).await, json!({ "status": "failed" }));
 }
 
@@ -247,7 +328,9 @@ async fn reconciliation_polls_open_payments_that_nothing_polls() {
     let shop = Shop::open().await;
     shop.buy("0241234593", TEN).await;
     shop.until("0241234593", "pending").await;
-    shop.db.run("select rowbeat.cancel(id) from rowbeat.task where definition = 'hotspot.poll_payment'").await;
+    shop.db
+        .run("select rowbeat.cancel(id) from rowbeat.task where definition = 'hotspot.poll_payment'")
+        .await;
     shop.db.until("not exists (select from rowbeat.task where definition = 'hotspot.poll_payment')").await;
     let reference: String = shop.db.get("select reference::text from hotspot.sale").await;
     shop.gateway.set(json!({ "momo": { "payments": { reference: { "status": "SUCCESSFUL" } } } })).await;
@@ -259,5 +342,11 @@ async fn reconciliation_polls_open_payments_that_nothing_polls() {
         json!({ "hotspot.reconcile_payments": ["every 5 minutes", "skip", "last"], "hotspot.retry_deliveries": ["every 5 minutes", "skip", "last"],
             "hotspot.check_sms_balance": ["@hourly", "skip", "last"], "hotspot.close_checkouts": ["@daily", "skip", "last"] })
     );
-    assert!(shop.db.get::<bool>("select bool_and(queue = 'hotspot') from rowbeat.task_definition where name like 'hotspot.%'").await);
+    assert!(
+        shop.db
+            .get::<bool>(
+                "select bool_and(queue = 'hotspot') from rowbeat.task_definition where name like 'hotspot.%'"
+            )
+            .await
+    );
 }

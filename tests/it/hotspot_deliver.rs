@@ -25,7 +25,9 @@ fn refund(id: &str, reason: &str, overridden: bool) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_is_chosen_by_its_whole_price() {
     let db = hotspot().await;
-    let profile = async |amount: &str, profiles: &str| -> String { db.get(&format!("select hotspot.match_profile({amount}, '{{{profiles}}}')")).await };
+    let profile = async |amount: &str, profiles: &str| -> String {
+        db.get(&format!("select hotspot.match_profile({amount}, '{{{profiles}}}')")).await
+    };
     assert_eq!(profile("3", "30GHS Unlimited,3GHS 2GB,300 x").await, "3GHS 2GB");
     assert_eq!(profile("30.00", "3GHS 2GB,30GHS Unlimited").await, "30GHS Unlimited");
     assert_eq!(profile("0.1", "0.10 test,0 x,1 y").await, "0.10 test");
@@ -47,17 +49,29 @@ async fn c6_a_router_that_is_down_leaves_a_paid_sale_that_is_delivered_later_or_
     shop.gateway.set(json!({ "router": { "down": true } })).await;
     let cookie = shop.buy("0241111111", TEN).await;
     shop.buy("0242222222", TEN).await;
-    shop.db.until("(select count(*) = 2 from hotspot.sale where status = 'paid' and last_error like '%503%')").await;
-    let flags: Value = shop.db.get("select jsonb_agg(jsonb_build_array(payment_status, voucher_code_received)) from hotspot.sale").await;
+    shop.db
+        .until("(select count(*) = 2 from hotspot.sale where status = 'paid' and last_error like '%503%')")
+        .await;
+    let flags: Value = shop
+        .db
+        .get("select jsonb_agg(jsonb_build_array(payment_status, voucher_code_received)) from hotspot.sale")
+        .await;
     assert_eq!(flags, json!([[true, false], [true, false]]));
     let page = shop.get("/hotspot/refunds/", "").await.body;
     assert!(page.contains("0241111111") && page.contains("0242222222") && page.contains("503"), "{page}");
-    assert_eq!(shop.get("/transactions/status/", &cookie).await.json(), json!({ "status": "paid", "details": "Payment is Successful" }));
+    assert_eq!(
+        shop.get("/transactions/status/", &cookie).await.json(),
+        json!({ "status": "paid", "details": "Payment is Successful" })
+    );
     // All attempts are used up; the schedule's task goes on.
     shop.db.until("(select count(*) = 2 from rowbeat.tasks where definition = 'hotspot.deliver_voucher' and state = 'failed')").await;
-    let attempts: Value = shop.db.get("select jsonb_agg(failures) from rowbeat.tasks where definition = 'hotspot.deliver_voucher'").await;
+    let attempts: Value = shop
+        .db
+        .get("select jsonb_agg(failures) from rowbeat.tasks where definition = 'hotspot.deliver_voucher'")
+        .await;
     assert_eq!(attempts, json!([6, 6]));
-    let second: String = shop.db.get("select id::text from hotspot.sale where phone_number = '0242222222'").await;
+    let second: String =
+        shop.db.get("select id::text from hotspot.sale where phone_number = '0242222222'").await;
     let answer = shop.post("/hotspot/refunds/", "", &[("sale", &second), ("reason", "he waited long")]).await;
     assert_eq!((answer.status, answer.header("location")), (303, vec!["/hotspot/refunds/"]));
     assert!(!shop.get("/hotspot/refunds/", "").await.body.contains("0242222222"));
@@ -69,7 +83,10 @@ async fn c6_a_router_that_is_down_leaves_a_paid_sale_that_is_delivered_later_or_
     let users = shop.gateway.state().await;
     assert_eq!(users["router"]["users"].as_array().unwrap().len(), 1, "the refunded sale gets nothing");
     assert_eq!(shop.db.refusal(&format!("select hotspot.claim_voucher('{second}')")).await.0, "RP409");
-    assert_eq!(shop.db.get::<String>("select status from hotspot.sale where phone_number = '0242222222'").await, "refunded");
+    assert_eq!(
+        shop.db.get::<String>("select status from hotspot.sale where phone_number = '0242222222'").await,
+        "refunded"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +100,10 @@ async fn c15_a_refund_is_of_money_taken_once_and_after_delivery_only_by_override
     let nobody = "00000000-0000-0000-0000-000000000000";
     assert_eq!(shop.db.refusal(&refund(nobody, " ", false)).await, refused("RP400", "Reason is required."));
     assert_eq!(shop.db.refusal(&refund(nobody, "x", false)).await.0, "RP404");
-    assert_eq!(shop.db.refusal(&refund(&unpaid, "x", true)).await, refused("RP409", "Only a paid transaction can be refunded."));
+    assert_eq!(
+        shop.db.refusal(&refund(&unpaid, "x", true)).await,
+        refused("RP409", "Only a paid transaction can be refunded.")
+    );
     let confirm = refused("RP409", "Voucher was delivered. Confirm the override to refund.");
     assert_eq!(shop.db.refusal(&refund(&delivered, "x", false)).await, confirm);
     let answer = shop.post("/hotspot/refunds/", "", &[("sale", &delivered), ("reason", "x")]).await;
@@ -93,7 +113,13 @@ async fn c15_a_refund_is_of_money_taken_once_and_after_delivery_only_by_override
     let mut asked = Vec::new();
     for _ in 0..8 {
         let (session, sql) = (shop.db.session().await, refund(&delivered, "he is angry", true));
-        asked.push(tokio::spawn(async move { session.batch_execute(&sql).await.err().map(|error| error.as_db_error().unwrap().message().to_owned()) }));
+        asked.push(tokio::spawn(async move {
+            session
+                .batch_execute(&sql)
+                .await
+                .err()
+                .map(|error| error.as_db_error().unwrap().message().to_owned())
+        }));
     }
     let mut answers = Vec::new();
     for one in asked {
@@ -103,7 +129,10 @@ async fn c15_a_refund_is_of_money_taken_once_and_after_delivery_only_by_override
     assert!(answers.iter().flatten().all(|says| says == "Transaction is already refunded."), "{answers:?}");
     let kept: Value = shop.db.get(&format!("select jsonb_build_array(status, refunded_amount, refund_reason, refunded_by, refund_override, refunded_at is not null) from hotspot.sale where id = '{delivered}'")).await;
     assert_eq!(kept, json!(["refunded", 10.0, "he is angry", "clerk", true, true]));
-    assert_eq!(shop.db.get::<i64>("select count(*) from hotspot.log_entry where action_flag = 'refund'").await, 1);
+    assert_eq!(
+        shop.db.get::<i64>("select count(*) from hotspot.log_entry where action_flag = 'refund'").await,
+        1
+    );
     shop.gateway.until(|state| state["router"]["users"] == json!([])).await;
     shop.db.until("(select router_user is null from hotspot.delivery)").await;
 }
@@ -116,7 +145,10 @@ async fn a_refund_and_a_delivery_at_work_exclude_each_other() {
     shop.db.until("exists (select from hotspot.delivery where attempt is not null)").await;
     let id: String = shop.db.get("select id::text from hotspot.sale").await;
     let running = shop.db.refusal(&refund(&id, "x", false)).await;
-    assert_eq!(running, ("RP409".to_owned(), "A delivery attempt is running. Try again in a moment.".to_owned()));
+    assert_eq!(
+        running,
+        ("RP409".to_owned(), "A delivery attempt is running. Try again in a moment.".to_owned())
+    );
     // A mark that a dead daemon left behind is in nobody's way.
     let shop = shop.crash_and_come_back().await;
     shop.gateway.set(json!({ "router": { "down": true, "delay_ms": 0 } })).await;
@@ -152,13 +184,22 @@ async fn a_user_that_is_there_already_is_fine_and_assigned_once() {
     shop.gateway.set(json!({ "router": { "down": true } })).await;
     shop.buy("0241234567", TEN).await;
     shop.db.until("(select last_error is not null from hotspot.sale where status = 'paid')").await;
-    let (user, password): (String, String) = (shop.db.get("select hotspot_username::text from hotspot.sale").await, shop.db.get("select hotspot_password::text from hotspot.sale").await);
+    let (user, password): (String, String) = (
+        shop.db.get("select hotspot_username::text from hotspot.sale").await,
+        shop.db.get("select hotspot_password::text from hotspot.sale").await,
+    );
     shop.gateway.set(json!({ "router": { "down": false, "users": [{ ".id": "*A", "name": user, "password": password, "shared-users": "1", "disabled": "false" }],
         "user_profiles": [{ ".id": "*B", "user": user, "profile": "10GHS 15GB", "state": "running-active" }] } })).await;
     shop.db.run("select rowbeat.enqueue('hotspot.retry_deliveries')").await;
     shop.until("0241234567", "delivered").await;
     let state = shop.gateway.state().await;
-    assert_eq!((state["router"]["users"].as_array().unwrap().len(), state["router"]["user_profiles"].as_array().unwrap().len()), (1, 1));
+    assert_eq!(
+        (
+            state["router"]["users"].as_array().unwrap().len(),
+            state["router"]["user_profiles"].as_array().unwrap().len()
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +216,9 @@ async fn parallel_buyers_get_distinct_vouchers_and_the_rest_wait() {
     let mut claims = Vec::new();
     for id in &sales {
         let (session, sql) = (db.session().await, format!("select hotspot.claim_voucher('{id}')::text"));
-        claims.push(tokio::spawn(async move { session.query_one(&sql, &[]).await.unwrap().get::<_, Option<String>>(0) }));
+        claims.push(tokio::spawn(async move {
+            session.query_one(&sql, &[]).await.unwrap().get::<_, Option<String>>(0)
+        }));
     }
     let mut got = Vec::new();
     for claim in claims {
@@ -208,12 +251,24 @@ async fn who_found_the_pool_empty_is_served_when_vouchers_arrive() {
     let kept: Value = shop.db.get("select jsonb_build_array(voucher_code, hotspot_username, last_error, (select count(*) from hotspot.voucher where claimed)) from hotspot.sale").await;
     assert_eq!(kept, json!(["gift1 - pwgift1", "gift1", null, 1]));
     shop.db.until("(select sent_at is not null from hotspot.sms where kind = 'voucher')").await;
-    assert!(shop.gateway.texts("0241234567").await[1].contains("Hotspot Username : gift1\nHotspot Password : pwgift1\n"));
-    assert_eq!(shop.gateway.state().await["router"]["requests"], json!([]), "the router has nothing to do with it");
+    assert!(
+        shop.gateway.texts("0241234567").await[1]
+            .contains("Hotspot Username : gift1\nHotspot Password : pwgift1\n")
+    );
+    assert_eq!(
+        shop.gateway.state().await["router"]["requests"],
+        json!([]),
+        "the router has nothing to do with it"
+    );
     // A refund leaves the voucher claimed.
     let id: String = shop.db.get("select id::text from hotspot.sale").await;
     shop.db.run(&refund(&id, "x", true)).await;
-    assert_eq!(shop.db.get::<i64>("select count(*) from hotspot.voucher where claimed and sale_id is not null").await, 1);
+    assert_eq!(
+        shop.db
+            .get::<i64>("select count(*) from hotspot.voucher where claimed and sale_id is not null")
+            .await,
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,13 +278,25 @@ async fn after_the_router_the_pool_helps_and_the_router_keeps_no_user() {
     fill(&shop.db, "pool", 1, "null").await;
     shop.buy("0241111111", TEN).await;
     shop.until("0241111111", "delivered").await;
-    assert!(shop.db.get::<bool>("select voucher_code ~ '^[0-9][a-z]{4}[0-9] - ' from hotspot.sale").await, "the router comes first");
+    assert!(
+        shop.db.get::<bool>("select voucher_code ~ '^[0-9][a-z]{4}[0-9] - ' from hotspot.sale").await,
+        "the router comes first"
+    );
     // The router takes the user and then fails.
     shop.gateway.set(json!({ "router": { "loses_users": true } })).await;
     shop.buy("0242222222", TEN).await;
     shop.until("0242222222", "delivered").await;
-    assert_eq!(shop.db.get::<String>("select voucher_code::text from hotspot.sale where phone_number = '0242222222'").await, "pool1 - pwpool1");
+    assert_eq!(
+        shop.db
+            .get::<String>("select voucher_code::text from hotspot.sale where phone_number = '0242222222'")
+            .await,
+        "pool1 - pwpool1"
+    );
     shop.db.until("not exists (select from rowbeat.task where definition not like '%dashboard')").await;
-    assert_eq!(shop.db.get::<i64>("select count(*) from hotspot.delivery where router_user is not null").await, 1, "the delivered one's");
+    assert_eq!(
+        shop.db.get::<i64>("select count(*) from hotspot.delivery where router_user is not null").await,
+        1,
+        "the delivered one's"
+    );
     assert_eq!(shop.gateway.texts("0242222222").await.len(), 2);
 }

@@ -115,7 +115,8 @@ async fn what_is_secret_of_an_exchange_is_not_kept() {
     run_all(&db).await;
     db.until("(select state = 'completed' from rowbeat.tasks where definition = 'make')").await;
     assert!(error(&db, "wrong").await["message"].as_str().unwrap().contains("effect of http"));
-    let kept: Value = db.get("select jsonb_agg(jsonb_build_array(effect, response - 'headers')) from public.step").await;
+    let kept: Value =
+        db.get("select jsonb_agg(jsonb_build_array(effect, response - 'headers')) from public.step").await;
     assert_eq!(
         kept,
         json!([
@@ -126,7 +127,10 @@ async fn what_is_secret_of_an_exchange_is_not_kept() {
     let error: Value = db.get("select error from rowbeat.attempt where outcome = 'failed' and task_id in (select id from rowbeat.tasks where definition = 'make')").await;
     assert_eq!((&error["status"], &error["body"]), (&json!(503), &json!("")));
     assert!(!daemon.log().contains("hunter"));
-    assert!(web.seen().iter().any(|seen| seen.line == "POST /found?password=hunter2"), "it is sent all the same");
+    assert!(
+        web.seen().iter().any(|seen| seen.line == "POST /found?password=hunter2"),
+        "it is sent all the same"
+    );
 }
 
 #[tokio::test]

@@ -52,7 +52,11 @@ fn keys_of_a_plugin_s_watch_are_plain_texts() {
     };
     assert_eq!(watch("'all'"), [""; 0]);
     for expression in ["new.id", "'a' || rowbeat.purge_plugin('x')::text || 'b'", "'", "'a\\\\'"] {
-        assert!(watch(expression)[0].contains("is a plain text in single quotes"), "{expression}: {:?}", watch(expression));
+        assert!(
+            watch(expression)[0].contains("is a plain text in single quotes"),
+            "{expression}: {:?}",
+            watch(expression)
+        );
     }
 }
 

@@ -167,7 +167,9 @@ mod tests {
     fn of_a_secret_exchange_the_status_and_the_pause_are_kept() {
         let mut secret = reply(503, &[("retry-after", "7"), ("location", "/users/bob")], b"bob's password");
         secret.forget_content();
-        let Err(Failure::Retry { error, after }) = secret.judge("PUT x", &[], &[], 10) else { panic!("done") };
+        let Err(Failure::Retry { error, after }) = secret.judge("PUT x", &[], &[], 10) else {
+            panic!("done")
+        };
         assert_eq!(error, json!({ "message": "PUT x: 503 Service Unavailable", "status": 503, "body": "" }));
         assert_eq!(after, Some(Duration::from_secs(7)));
     }
