@@ -245,14 +245,6 @@ pub(super) fn check(
                 problems.push(Problem::of_key(row.line, format!("{} tables", row.at()), message));
             }
         }
-        let plain = |key: &str| {
-            let inner = key.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-            inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
-        };
-        if row.text("unique_key").is_some_and(|key| !plain(key)) {
-            let message = "a plain text in quotes is needed, \"'like this'\": expressions are for operators";
-            problems.push(Problem::of_key(row.line, format!("{} unique_key", row.at()), message));
-        }
         if let Some(definition) = row.text("definition").filter(|_| row.kind != "task")
             && !rows.iter().any(|task| task.kind == "task" && task.name == definition)
         {
