@@ -39,8 +39,8 @@ begin
 end $$;
 comment on function rowbeat.authorise(text, text, text, bytea, boolean) is 'Who asks over HTTP, and the status with which he is refused.';
 
--- Promises: the answer of an endpoint's function, with the text of its template; in an unconfirmed copy of the database, none; or the status with which the request is refused before
---   anything was called (401, 403; 404: the endpoint is gone). The function gets p_request with the actor, who is also the actor of captured changes.
+-- Promises: the answer of an endpoint's function, with the text of its template; or the status with which the request is refused before
+--   anything was called (401, 403; 404: the endpoint is gone). In an unconfirmed copy of the database nothing is called. The function gets p_request with the actor, who is also the actor of captured changes.
 -- Called by: the daemon, alone in a transaction that is read only for GET. SQLSTATEs: RB002, RB005, RB007, and whatever the function raises.
 create or replace function rowbeat.serve_endpoint(p_method text, p_shape text, p_request jsonb, p_files bytea[], p_digest bytea, p_open boolean)
 returns table (answer jsonb, template text, refusal integer)
