@@ -14,11 +14,13 @@ pub mod exit;
 
 mod app;
 mod argument;
+mod backup;
 mod change;
 mod check;
 mod database;
 mod demo;
 mod failure;
+mod images;
 mod kafka;
 mod listen;
 mod migrate;
@@ -28,6 +30,8 @@ mod pause;
 mod plugin;
 mod plugin_source;
 mod postgres;
+mod progress;
+mod restore;
 mod schedule;
 mod start;
 mod status;
@@ -112,6 +116,9 @@ enum Command {
     #[command(subcommand)]
     Change(change::Arguments),
     #[command(subcommand)]
+    Backup(backup::Arguments),
+    Restore(restore::Arguments),
+    #[command(subcommand)]
     Plugin(plugin::Arguments),
     App(app::Arguments),
     #[command(subcommand)]
@@ -195,6 +202,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Schedule(arguments) => schedule::run(&context, arguments).await,
         Command::Watch(arguments) => watch::run(&context, arguments).await,
         Command::Change(arguments) => change::run(&context, arguments).await,
+        Command::Backup(arguments) => backup::run(&context, arguments).await,
+        Command::Restore(arguments) => restore::run(&context, arguments).await,
         Command::Plugin(arguments) => plugin::run(&context, arguments).await,
         Command::App(arguments) => app::run(context, arguments).await,
         Command::Token(arguments) => token::run(&context, arguments).await,

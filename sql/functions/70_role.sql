@@ -50,6 +50,7 @@ begin
     execute format('grant select, insert, update, delete on rowbeat.listening to %I', p_role);
     execute format('grant select on rowbeat.capture_trigger, rowbeat.unneeded_trigger to %I', p_role);
     execute format('grant select, delete on rowbeat.own_task to %I', p_role);
+    execute format('grant select on rowbeat.own_source, rowbeat.own_backup, rowbeat.backup_history, rowbeat.backup_latest, rowbeat.backup_deleted to %I', p_role);
     execute format('grant select on rowbeat.own_setting, rowbeat.own_file to %I', p_role);
 end $$;
 comment on function rowbeat.grant_plugin(name) is 'Grants a plugin''s role what plugins may do.';

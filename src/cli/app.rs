@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::database::Context;
 use super::exit::Exit;
 use super::failure::{self, Failure};
+use super::progress::Progress;
 use super::{Global, argument, names, output};
 use crate::db::query;
 use crate::plugin::manifest::{self, Field};
@@ -204,10 +205,13 @@ async fn perform(context: &Context, declared: &Declared, given: &ArgMatches) -> 
         lines.iter().flatten().try_for_each(output::line)?;
         print_generated(&generated)
     };
-    tokio::select! {
+    let progress = Progress::default();
+    let done = tokio::select! {
         done = work => done,
-        _ = connection => Err(Failure::new("the connection to the database ended").exit(Exit::Unavailable)),
-    }
+        () = progress.follow(connection) => Err(Failure::new("the connection to the database ended").exit(Exit::Unavailable)),
+    };
+    progress.clear();
+    done
 }
 
 /// A document with the passwords that were made for it.

@@ -43,9 +43,11 @@ const TOP: [&str; 17] = [
     "task",
     "schedule",
     "watch",
+    "backup",
     "channel",
     "listen",
     "feature",
+    "consumer",
     "endpoint",
     "command",
 ];
@@ -79,7 +81,7 @@ pub struct Manifest {
     pub read: Vec<String>,
     /// What an operator can set.
     pub settings: Vec<Field>,
-    /// Definitions, schedules, watches, channels, features.
+    /// Definitions, schedules, watches, channels, features, consumers.
     pub rows: Vec<Row>,
     /// What `rowbeat listen` tells of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,7 +176,7 @@ impl Manifest {
             manifest.rows.iter().filter(|row| row.kind == "task").map(|row| row.name.as_str()).collect();
         let commands = command::read(&mut top, &tasks, problems);
         manifest.commands = commands;
-        row::check(&manifest.rows, &manifest.connections, problems);
+        row::check(&manifest.rows, &manifest.name, &manifest.read, &manifest.connections, problems);
         if let Some(page) = top.take("page") {
             problems.push(Problem::of_key(
                 page.line,

@@ -251,7 +251,9 @@ fn is_of(kind: &str, value: &Value) -> Result<(), String> {
 }
 
 fn check_name(name: &str, role: Role, complain: &mut Complaints<'_>) {
+    // Many forms name their lists so.
     let stem = if role == Role::Input { name.strip_suffix('*').unwrap_or(name) } else { name };
+    let stem = if role == Role::Input { stem.strip_suffix("[]").unwrap_or(stem) } else { stem };
     let plain = stem.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if !plain
         || (stem.is_empty() && stem.len() == name.len())
