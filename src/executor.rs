@@ -38,6 +38,16 @@ impl Effect {
     pub fn idempotency_key(&self) -> String {
         format!("rowbeat-{}-{}", self.task.id, self.step)
     }
+
+    /// What is kept of it with the task: nothing of a secret request but where it went.
+    pub(crate) fn kept(&self) -> Value {
+        match self.spec["secret"].as_array() {
+            Some(secret) if secret.iter().any(|side| side == "request") => {
+                json!({ "connection": self.spec["connection"], "secret": secret })
+            }
+            _ => self.spec.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use super::problem::Problem;
 pub const FILE: &str = "plugin.toml";
 /// The format this rowbeat reads.
 pub const FORMAT: i64 = 1;
-const TOP: [&str; 17] = [
+const TOP: [&str; 19] = [
     "format",
     "name",
     "version",

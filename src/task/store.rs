@@ -261,11 +261,9 @@ impl Store {
     /// `RB003` when the claim is gone.
     pub async fn record_step(&self, effect: &Effect, response: &Value) -> Result<(), DbError> {
         let task = &effect.task;
+        let kept = effect.kept();
         self.db
-            .rows(
-                "task.record_step",
-                &[&task.id, &task.attempt, &task.node, &effect.step, &effect.spec, response],
-            )
+            .rows("task.record_step", &[&task.id, &task.attempt, &task.node, &effect.step, &kept, response])
             .await?;
         Ok(())
     }

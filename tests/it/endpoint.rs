@@ -38,6 +38,30 @@ impl Answer {
     }
 }
 
+/// A request to whoever listens at an address.
+pub(crate) async fn ask(address: &str, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    if !headers.iter().any(|header| header.starts_with("Host:")) {
+        head.push_str("Host: localhost\r\n");
+    }
+    headers.iter().for_each(|header| head.push_str(&format!("{header}\r\n")));
+    head.push_str("\r\n");
+    // Whoever refuses a long body does not read it.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let _ = stream.write_all(body).await;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {text:?}"));
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
 /// A daemon that serves, and how to ask it.
 pub(crate) struct Site {
     pub(crate) daemon: Daemon,
@@ -61,26 +85,7 @@ impl Site {
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.unwrap();
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-        if !headers.iter().any(|header| header.starts_with("Host:")) {
-            head.push_str("Host: localhost\r\n");
-        }
-        headers.iter().for_each(|header| head.push_str(&format!("{header}\r\n")));
-        head.push_str("\r\n");
-        // Whoever refuses a long body does not read it.
-        let _ = stream.write_all(head.as_bytes()).await;
-        let _ = stream.write_all(body).await;
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes).await;
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {text:?}"));
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
+        ask(&self.address, method, path, headers, body).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

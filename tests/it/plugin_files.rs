@@ -43,6 +43,24 @@ fn zipped(entries: &[(&str, &[u8], u32)]) -> Vec<String> {
 const MANIFEST: &[u8] = b"format = 1\nname = \"x\"\nversion = \"1.0.0\"\n";
 
 #[test]
+fn keys_of_a_plugin_s_watch_are_plain_texts() {
+    let watch = |key: &str| {
+        let manifest = format!(
+            "format = 1\nname = \"x\"\nversion = \"1.0.0\"\n[[task]]\nname = \"x.t\"\nexecutor = \"sql\"\nfunction = \"x.t\"\n[[watch]]\nname = \"x.w\"\ntable_name = \"x.t\"\ndefinition = \"x.t\"\nunique_key = \"{key}\"\n"
+        );
+        problems(&Folder::bare(&manifest))
+    };
+    assert_eq!(watch("'all'"), [""; 0]);
+    for expression in ["new.id", "'a' || rowbeat.purge_plugin('x')::text || 'b'", "'", "'a\\\\'"] {
+        assert!(
+            watch(expression)[0].contains("is a plain text in single quotes"),
+            "{expression}: {:?}",
+            watch(expression)
+        );
+    }
+}
+
+#[test]
 fn every_problem_of_a_manifest_is_listed_at_once_with_its_line() {
     let folder = Folder::bare(
         r#"format = 1

@@ -25,7 +25,7 @@ pub struct Kind {
 }
 
 /// All kinds, in the order in which their rows are written.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind {
         key: "feature",
         table: "feature",
@@ -109,19 +109,19 @@ pub const KINDS: [Kind; 6] = [
             "columns",
             "exclude",
             "grain",
-            "unique_key",
             "debounce",
+            "unique_key",
+            "serial_key",
             "effective_from",
             "effective_until",
             "time_zone",
             "enabled",
         ],
         needed: &["table_name", "definition"],
-        // The router evaluates expressions with the rights of the daemon; a plain quoted text it takes as it is.
+        // The router evaluates expressions with the rights of the daemon; keys may be plain texts.
         not_for_plugins: &[
             "condition",
             "payload",
-            "serial_key",
             "origins",
             "known_as",
             "suspended_at",
@@ -258,6 +258,16 @@ pub(super) fn check(
         {
             let message = format!("there is no [[task]] \"{definition}\" in this manifest");
             problems.push(Problem::of_key(row.line, format!("{} definition", row.at()), message));
+        }
+        for key in ["unique_key", "serial_key"].into_iter().filter(|_| row.kind == "watch") {
+            let plain = |text: &str| {
+                let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
+            };
+            if row.columns.get(key).is_some_and(|value| !value.as_str().is_some_and(plain)) {
+                let message = "is a plain text in single quotes: expressions are for operators";
+                problems.push(Problem::of_key(row.line, format!("{} {key}", row.at()), message));
+            }
         }
         let connection = row.columns.get("effect").and_then(|effect| effect.get("connection")?.as_str());
         if let Some(connection) = connection {
