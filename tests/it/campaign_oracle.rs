@@ -260,9 +260,8 @@ fn events() -> Vec<(DateTime<Utc>, Event)> {
             events.push((at, Event::Spend(campaign, random.i64(1..6_000))));
         }
         // Now and then some boundaries are missed: the next run puts it right.
-        let probes = probes(campaign)
-            .into_iter()
-            .filter(|at| at.timestamp_subsec_micros() == 0 && random.u8(0..3) != 0);
+        let probes =
+            probes(campaign).into_iter().filter(|at| at.timestamp_subsec_micros() == 0 && random.bool());
         events.extend(probes.map(|at| (at + TimeDelta::milliseconds(500), Event::Enforce)));
     }
     events.sort_by_key(|event| event.0);
