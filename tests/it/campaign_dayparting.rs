@@ -230,3 +230,25 @@ async fn a_window_written_between_two_regular_runs_has_its_boundaries_too() {
     assert_eq!(tasks, json!(["12:02:00.000000Z"]));
     assert!(state(&db).await.starts_with("paused dayparting"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waited_for_a_campaign_decides_by_the_time_at_which_it_has_it() {
+    let db = campaign().await;
+    db.run(&format!("insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select {C}, d, '12:00:00', '12:00:30' from generate_series(1, 7) d")).await;
+    db.run("update campaign.campaign set status = 'paused', pause_reason = 'dayparting'").await;
+    let waiting = db.session().await;
+    // It is open for four more seconds.
+    let clock: String = db.get("select ((date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '12:00:26') at time zone 'UTC' - clock_timestamp())::text").await;
+    db.run(&format!("set rowbeat.clock_offset = '{clock}'")).await;
+    waiting.batch_execute(&format!("set rowbeat.clock_offset = '{clock}'")).await.unwrap();
+    db.run("begin; select from campaign.campaign for update").await;
+    let closed = "(rowbeat.now_() at time zone 'UTC')::time > '12:00:31'";
+    let holder = async {
+        db.until(&format!("{closed} or exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')")).await;
+        db.until(closed).await;
+        db.run("commit").await;
+    };
+    let (said, ()) = tokio::join!(waiting.batch_execute("select campaign.enforce_dayparting()"), holder);
+    assert!(said.is_ok(), "{said:?}");
+    assert!(state(&db).await.starts_with("paused dayparting"), "it closed while somebody waited");
+}

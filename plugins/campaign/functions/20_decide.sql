@@ -59,21 +59,24 @@ $$;
 comment on function campaign.leave(text[]) is 'Ends what enter began.';
 
 -- Promises: these campaigns stand as their brands, dates, budgets and windows want it at p_at; each change is in status_change. Returns the
---   changes. Without p_may_activate nothing becomes active. Called by: everything. Locks: the campaigns, in order of id.
+--   changes. p_at null: now, which is when the locks are held, so that whoever waited does not undo what was decided meanwhile. Without
+--   p_may_activate nothing becomes active. Called by: everything. Locks: the campaigns, in order of id.
 create or replace function campaign.decide_all(p_ids bigint[], p_at timestamptz, p_cause text, p_may_activate boolean default true)
 returns table (campaign_id bigint, name text, from_status text, to_status text, to_reason text) language plpgsql volatile as $$
 declare
+    v_at      timestamptz;
     v_before  text[];
 begin
     perform from campaign.campaign c where c.id = any (p_ids) order by c.id for no key update;
-    if not exists (select from campaign.verdict(p_ids, p_at)) then
+    v_at := coalesce(p_at, rowbeat.now_());
+    if not exists (select from campaign.verdict(p_ids, v_at)) then
         return;
     end if;
     v_before := campaign.enter(p_cause);
     return query
     with old as (
         select c.id, c.status, v.to_status, v.to_reason
-        from campaign.verdict(p_ids, p_at) v join campaign.campaign c on c.id = v.campaign_id
+        from campaign.verdict(p_ids, v_at) v join campaign.campaign c on c.id = v.campaign_id
         where p_may_activate or v.to_status <> 'active'
     )
     update campaign.campaign c set status = o.to_status, pause_reason = o.to_reason

@@ -96,7 +96,7 @@ begin
         perform campaign.follow_zones(array[old.time_zone, new.time_zone]);
         perform campaign.enqueue_boundaries(array[new.id]);
     end if;
-    perform campaign.decide_all(array[new.id], rowbeat.now_(), 'edit');
+    perform campaign.decide_all(array[new.id], null, 'edit');
     return null;
 end $$;
 comment on function campaign.follow_edit() is 'Decides anew what an edit concerns.';
@@ -112,7 +112,7 @@ declare
 begin
     perform campaign.follow_zones(array(select n.time_zone from new_row n));
     if v_ids <> '{}' then
-        perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+        perform campaign.decide_all(v_ids, null, 'edit');
     end if;
     return null;
 end $$;
@@ -174,7 +174,7 @@ begin
         perform campaign.move_on(v_ids, rowbeat.now_());
         perform campaign.enqueue_boundaries(v_ids);
     end if;
-    perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+    perform campaign.decide_all(v_ids, null, 'edit');
     return null;
 end $$;
 comment on function campaign.follow_brand_edit() is 'Decides the campaigns of a brand that changed, and follows its zone.';
@@ -209,7 +209,7 @@ begin
         v_ids := array(select o.campaign_id from old_row o union select n.campaign_id from new_row n);
     end if;
     if v_ids <> '{}' then
-        perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+        perform campaign.decide_all(v_ids, null, 'edit');
         perform campaign.enqueue_boundaries(v_ids);
     end if;
     return null;
