@@ -221,7 +221,7 @@ pub(super) fn check(
     problems: &mut Vec<Problem>,
 ) {
     for row in rows {
-        for table in row.columns.get("tables").into_iter().flat_map(|tables| listed(tables)) {
+        for table in row.columns.get("tables").into_iter().flat_map(listed) {
             let own = table.and_then(|table| table.strip_prefix(plugin)?.strip_prefix('.'));
             if table.is_some_and(|table| read.iter().any(|readable| readable == table))
                 || own.is_some_and(|name| !name.contains('.'))
