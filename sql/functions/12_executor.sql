@@ -232,6 +232,7 @@ comment on function rowbeat.call_settle(text, rowbeat.task, text, jsonb, jsonb) 
 -- Promises: the settle function has run, and the ending is what it made of it; it never raises. One that raises after success turns it into a
 --   failure (its steps are kept, so effects are not performed again); one that raises after a failure only adds to the error. One that asks to
 --   snooze or to cancel decides so, unless the task is being cancelled: what was done last is done again after the pause, so its response is forgotten.
+--   After a failure it may say {"retry_after": seconds}: the pause, if attempts are left; then a rejection is a failure like others.
 -- Called by: end_attempt, which holds the task's row lock.
 create or replace function rowbeat.settle_attempt(
     p_function text, p_task rowbeat.task, inout outcome text, inout result jsonb, inout error jsonb, inout pause interval
@@ -243,6 +244,11 @@ declare
     v_sqlstate  text;
 begin
     v_settled := rowbeat.call_settle(p_function, p_task, outcome, result, error);
+    if outcome not in ('done', 'cancelled') and v_settled = jsonb_build_object('retry_after', v_settled -> 'retry_after') then
+        pause := make_interval(secs => (v_settled ->> 'retry_after')::double precision);
+        outcome := case outcome when 'rejected' then 'failed' else outcome end;
+        return;
+    end if;
     select * into v_verdict from rowbeat.read_verdict(v_settled);
     if v_verdict.outcome is null or outcome = 'cancelled' then
         result := coalesce(v_settled, result);

@@ -61,7 +61,7 @@ comment on function rowbeat.restore_tables(text[], jsonb) is 'The tables of a re
 -- The rows that a restore would bring back.
 create or replace function rowbeat.restorable(p_backup text, p_source integer, p_until timestamptz, p_include_deleted boolean, p_document jsonb)
 returns setof jsonb
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable rows 1000000 set search_path = '' as $$
 begin
     if p_document is null then
         return query select i.row from rowbeat.images_at(p_source, p_until) i where p_include_deleted or i.operation <> 'DELETE';
@@ -89,6 +89,8 @@ declare
     v_keys     text[] := rowbeat.key_columns(p_table);
     v_columns  text[];
     v_fixed    text[];
+    v_known    text[] := array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped)
+        || case when p_document is not null then '{deleted_at,deleted_by}'::text[] end;
     v_sets     text[];
     v_set      text;
     v_of       text[];
@@ -104,8 +106,7 @@ begin
     select coalesce(array_agg(distinct f.set), '{}'), coalesce(array_agg(distinct u.name) filter (where u.name is not null), '{}') into v_sets, unmapped
     from rowbeat.restorable(p_backup, p_source, p_until, p_include_deleted, p_document) r (image)
     cross join lateral (select array(select c from unnest(v_columns) c where r.image ? c)::text as set) f
-    left join lateral (select k as name from jsonb_object_keys(r.image) k
-        where rowbeat.missing_columns(p_table, array[k]) <> '{}' and (p_document is null or k not in ('deleted_at', 'deleted_by'))) u on true;
+    left join lateral (select k as name from jsonb_object_keys(r.image - v_known) k) u on true;
     inserted := 0; updated := 0; skipped := 0; conflicts := 0; conflict_keys := '[]';
     foreach v_set in array v_sets loop
         v_of := v_set::text[];

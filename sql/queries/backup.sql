@@ -42,8 +42,8 @@ select d.backup, d.images, d.digest from rowbeat.digest_images($1) d order by d.
 
 -- name: enable
 -- $1 table · $2 name or null · $3 anew
-select b.name, greatest(c.reltuples, 0)::bigint as rows
-from rowbeat.enable_backup($1::text::regclass, $2, $3) e join rowbeat.backup b on b.name = e join pg_catalog.pg_class c on c.oid = b.table_name
+select e as name, (select greatest(c.reltuples, 0)::bigint from pg_catalog.pg_class c where c.oid = $1::text::regclass) as rows
+from rowbeat.enable_backup($1::text::regclass, $2, $3) e
 
 -- name: disable
 -- $1 name

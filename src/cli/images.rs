@@ -50,7 +50,8 @@ struct Document<'a> {
     #[serde(borrow)]
     backup: std::borrow::Cow<'a, str>,
     transaction_at: DateTime<Utc>,
-    at: DateTime<Utc>,
+    #[serde(borrow)]
+    at: &'a RawValue,
     login_role: String,
     actor: Option<String>,
     image: i64,
@@ -224,7 +225,7 @@ fn take(newest: &mut Newest, document: &Document<'_>, until: Option<DateTime<Utc
     let mut row = document.row.get().to_owned();
     if deleted {
         let who = document.actor.as_ref().unwrap_or(&document.login_role);
-        let (at, who) = (serde_json::json!(document.at), serde_json::json!(who));
+        let (at, who) = (document.at.get(), serde_json::json!(who));
         // The row's own fields come later, and count.
         row = format!("{{\"deleted_at\":{at},\"deleted_by\":{who},{}", row.trim_start_matches('{'));
     }

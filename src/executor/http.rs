@@ -24,6 +24,7 @@ use super::{Effect, Failure, Unusable};
 use crate::config::HttpConnection;
 
 mod auth;
+pub mod download;
 mod redirect;
 mod request;
 mod response;

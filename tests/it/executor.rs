@@ -101,12 +101,20 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
 }
 
 /// Runs an embedding program's daemon until the condition holds.
-async fn with_handlers(db: &TestDb, handlers: Handlers, condition: &str) {
+pub(crate) async fn with_handlers(db: &TestDb, handlers: Handlers, condition: &str) {
+    with_programs(db, "", handlers, condition).await;
+}
+
+/// The same with programs.
+pub(crate) async fn with_programs(db: &TestDb, programs: &str, handlers: Handlers, condition: &str) {
     let url = server().url(&db.name);
     let environment = Environment::from_variables([("DATABASE_URL", url.as_str()), ("USER", "postgres")]);
-    let config =
-        Config::from_text("[http]\nlisten = \"off\"", std::path::Path::new("test.toml"), &environment)
-            .unwrap();
+    let config = Config::from_text(
+        &format!("{programs}\n[http]\nlisten = \"off\""),
+        std::path::Path::new("test.toml"),
+        &environment,
+    )
+    .unwrap();
     let shutdown = Shutdown::new();
     let daemon = Daemon::new(config).with_handlers(handlers).run(shutdown.clone());
     let watched = async {

@@ -109,6 +109,16 @@ name = "run"
 task = "b"
 [command.arguments]
 json = { type = "password", required = true, default = "x" }
+[[command]]
+name = "make"
+task = "a"
+[command.arguments]
+size = { type = "integer", generate = true }
+password = { type = "password", generate = true, prompt = "Password: " }
+fine = { type = "password", generate = true }
+[listen]
+channels = ["rowbeat"]
+none = "Nothing."
 [[page]]
 path = "/x"
 "#,
@@ -149,6 +159,10 @@ path = "/x"
         "[[command]] \"run\" task: there is no [[task]] \"b\"",
         "arguments json: is an option of every command",
         "arguments json default: what is required has no default",
+        "arguments size generate: only a password is generated",
+        "arguments password generate: only a password is generated, and only one that is not required or asked for",
+        "[listen] channels: \"rowbeat\" is no channel of a plugin",
+        "[listen] none: there is no such key",
         "[[page]]: pages are reserved for a later format",
         "migrations/first.sql: is misnamed",
         "migrations/V2__late.sql: migrations are numbered from 1 without holes",
