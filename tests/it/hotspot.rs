@@ -101,7 +101,7 @@ fn program() -> &'static str {
         let artifacts = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let ours = artifacts.filter(|it| it["target"]["name"] == "fake_gateway");
         ours.filter_map(|it| it["executable"].as_str().map(String::from))
-            .last()
+            .next_back()
             .expect("the example was built")
     })
 }
