@@ -4,11 +4,11 @@
 -- consumer's role and show the tables it was made for, and nothing else.
 
 -- Promises: the consumer exists as asked, from now on. Safe to repeat: a known one keeps its position. Called by: operators.
--- SQLSTATEs: 22023 (the router's name), 42704 (no such role).
+-- SQLSTATEs: 22023 (a name of the daemon's own), 42704 (no such role).
 create or replace function rowbeat.create_consumer(p_name text, p_tables regclass[], p_role name default current_user) returns text
 language plpgsql volatile set search_path = '' as $$
 begin
-    if p_name = 'router' or p_tables is null or p_tables = '{}' then
+    if p_name in ('router', 'backup') or p_tables is null or p_tables = '{}' then
         raise exception 'a consumer needs a name of its own and tables' using errcode = '22023';
     end if;
     insert into rowbeat.change_consumer (name, tables, role, position) values (p_name, p_tables, quote_ident(p_role)::regrole::text, pg_current_snapshot())
@@ -21,7 +21,7 @@ comment on function rowbeat.create_consumer(text, regclass[], name) is 'Creates 
 create or replace function rowbeat.drop_consumer(p_name text) returns boolean
 language plpgsql volatile set search_path = '' as $$
 begin
-    delete from rowbeat.change_consumer c where c.name = p_name and c.name <> 'router';
+    delete from rowbeat.change_consumer c where c.name = p_name and c.name not in ('router', 'backup');
     return found;
 end $$;
 comment on function rowbeat.drop_consumer(text) is 'Removes a consumer; false when there is none of that name.';
@@ -33,7 +33,7 @@ declare
     v_session  name := coalesce(nullif(current_setting('role'), 'none'), session_user);
 begin
     if not exists (select from rowbeat.change_consumer c
-        where c.name = p_consumer and pg_has_role(v_session, coalesce(c.role, quote_ident(current_user))::regrole, 'MEMBER')) then
+        where c.name = p_consumer and c.name <> 'backup' and pg_has_role(v_session, coalesce(c.role, quote_ident(current_user))::regrole, 'MEMBER')) then
         raise exception 'there is no consumer "%" for %', p_consumer, v_session using errcode = 'insufficient_privilege',
             hint = 'rowbeat.create_consumer makes one, for the members of a role.';
     end if;

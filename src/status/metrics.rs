@@ -55,6 +55,20 @@ pub fn render(status: &Value, requests: &Requests) -> String {
             }),
         );
     }
+    let list = |key: &str| status[key].as_array().into_iter().flatten();
+    let name = |kind: &str, of: &Value| label(kind, of["name"].as_str().unwrap_or_default());
+    gauge(
+        &mut text,
+        "rowbeat_backup_ok",
+        "Whether each backup is complete and up to date.",
+        list("backups").map(|of| (name("backup", of), f64::from(u8::from(of["problem"] == false)))),
+    );
+    gauge(
+        &mut text,
+        "rowbeat_backup_behind",
+        "Transactions that a further target of the backup has not got.",
+        list("backup_targets").map(|of| (name("target", of), number(&of["behind"]))),
+    );
     let requests = requests.all();
     let labels = |(plugin, method, path, status): &Kind| {
         let pairs = [("plugin", plugin), ("method", method), ("path", path), ("status", &status.to_string())];
