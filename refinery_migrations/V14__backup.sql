@@ -7,8 +7,8 @@
 
 alter table rowbeat.plugin_part
     drop constraint plugin_part_kind_known,
-    add constraint plugin_part_kind_known check (kind in ('task', 'schedule', 'watch', 'channel', 'feature', 'backup'));
-comment on column rowbeat.plugin_part.kind is 'task (a row of task_definition), schedule, watch, channel, feature or backup.';
+    add constraint plugin_part_kind_known check (kind in ('task', 'schedule', 'watch', 'channel', 'feature', 'consumer', 'backup'));
+comment on column rowbeat.plugin_part.kind is 'task (a row of task_definition), schedule, watch, channel, feature, consumer (of change_consumer) or backup.';
 
 create table rowbeat.backup_source (
     id           integer generated always as identity primary key,

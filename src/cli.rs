@@ -21,13 +21,16 @@ mod database;
 mod demo;
 mod failure;
 mod images;
+mod kafka;
 mod listen;
 mod migrate;
 mod names;
 mod output;
 mod pause;
 mod plugin;
+mod plugin_source;
 mod postgres;
+mod progress;
 mod restore;
 mod schedule;
 mod start;
@@ -120,10 +123,12 @@ enum Command {
     App(app::Arguments),
     #[command(subcommand)]
     Token(token::Arguments),
+    #[command(subcommand)]
+    Kafka(kafka::Arguments),
     /// The same as plugin install, but what is installed is a failure.
     #[command(hide = true)]
     InstallPlugin(plugin::Install),
-    /// Run the daemon in the foreground and print what is heard on the channels that become tasks.
+    /// Run the daemon in the foreground and print what is heard on channels: those that plugins announce, and those that it makes tasks of.
     ///
     /// It does all the work that `start` does. Also known as psql_listener.
     #[command(alias = "psql-listener", after_help = "Example:\n  rowbeat listen --http off")]
@@ -202,6 +207,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Plugin(arguments) => plugin::run(&context, arguments).await,
         Command::App(arguments) => app::run(context, arguments).await,
         Command::Token(arguments) => token::run(&context, arguments).await,
+        Command::Kafka(arguments) => kafka::run(&context, arguments).await,
         Command::InstallPlugin(arguments) => plugin::install_new(&context, &arguments).await,
         Command::Listen(arguments) => listen::run(&context, arguments).await,
         Command::Status(arguments) => status::run(&context, arguments).await,

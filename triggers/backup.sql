@@ -78,7 +78,7 @@ begin
     end if;
     -- Not before the triggers: whoever wrote without them has ended by now, and the baseline sees it.
     insert into rowbeat.change_consumer as c (name, tables, position)
-    values ('backup', array(select b.table_name from rowbeat.backup b), pg_current_snapshot())
+    values ('backup', array(select b.table_name from rowbeat.backup b), rowbeat.open_snapshot(pg_current_snapshot()))
     on conflict (name) do update set tables = excluded.tables;
     if tg_op = 'DELETE' then
         perform rowbeat.drop_unneeded_triggers(old.table_name);

@@ -26,6 +26,7 @@ mod report;
 mod server;
 mod snapshot;
 mod sql;
+mod statement;
 mod tally;
 mod waiting;
 mod writers;
@@ -53,6 +54,7 @@ async fn main() {
             Measure::Sql => sql::measure(&server, &options).await,
             Measure::Capture => capture::measure(&server, &options).await,
             Measure::Change => change::measure(&server, &options).await,
+            Measure::Statement => statement::measure(&server, &options).await,
         };
         let name = measure.to_possible_value().unwrap().get_name().to_owned();
         figures.extend(taken.into_iter().map(|figure| (name.clone(), figure)));

@@ -17,6 +17,12 @@ pub struct Options {
     /// Tasks of a large backlog, and of what is in the way.
     #[arg(long, default_value_t = 1_000_000)]
     pub waiting: u64,
+    /// Raw transactions of `statement`.
+    #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub raw: u64,
+    /// Merchants of `statement`.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub merchants: u64,
     /// Length of a measure that has one, instead of its own.
     #[arg(long)]
     pub secs: Option<u64>,
@@ -58,6 +64,8 @@ pub enum Measure {
     Capture,
     /// From before a change's commit to the start of its task.
     Change,
+    /// The bundled plugin statement: a rebuild, its endpoint, its lag.
+    Statement,
 }
 
 impl Options {

@@ -145,7 +145,7 @@ pub fn print_json(options: &Options, server: &str, figures: &[(String, Figure)])
         "version": env!("CARGO_PKG_VERSION"),
         "server": server,
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
-        "runs": options.runs, "tasks": options.tasks, "waiting": options.waiting, "rate": options.rate, "secs": options.secs,
+        "runs": options.runs, "tasks": options.tasks, "waiting": options.waiting, "rate": options.rate, "raw": options.raw, "merchants": options.merchants, "secs": options.secs,
         "figures": figures,
     });
     println!("{}", serde_json::to_string_pretty(&document).unwrap());

@@ -48,6 +48,11 @@ impl Server {
         session(&self.postgres.connector("postgres").unwrap()).await
     }
 
+    /// A session in a database.
+    pub async fn session_of(&self, name: &str) -> Client {
+        session(&self.postgres.connector(name).unwrap()).await
+    }
+
     pub async fn version(&self) -> String {
         self.admin().await.query_one("select version()", &[]).await.unwrap().get(0)
     }
@@ -82,10 +87,14 @@ impl Server {
 
     /// A daemon on a database, with these handlers and node settings.
     pub async fn daemon(&self, name: &str, handlers: Handlers, node: &str) -> Running {
+        self.daemon_with(name, handlers, &format!("[http]\nlisten = \"off\"\n[node]\n{node}\n")).await
+    }
+
+    /// A daemon on a database, with this configuration.
+    pub async fn daemon_with(&self, name: &str, handlers: Handlers, text: &str) -> Running {
         let url = self.url(name);
         let environment = Environment::from_variables([("DATABASE_URL", url.as_str()), ("USER", "postgres")]);
-        let text = format!("[http]\nlisten = \"off\"\n[node]\n{node}\n");
-        let config = Config::from_text(&text, Path::new("bench"), &environment).unwrap();
+        let config = Config::from_text(text, Path::new("bench"), &environment).unwrap();
         let shutdown = Shutdown::new();
         let (sender, up) = tokio::sync::oneshot::channel();
         let daemon = Daemon::new(config).with_handlers(handlers).when_up(sender);

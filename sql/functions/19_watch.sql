@@ -249,7 +249,8 @@ comment on function rowbeat.constant_key(text) is 'The value of a key that is a 
 -- Whether something has to be evaluated for a watch.
 create or replace function rowbeat.has_expressions(p_watch rowbeat.watch) returns boolean
 language sql immutable as $$
-    select coalesce(p_watch.condition, p_watch.payload, p_watch.unique_key) is not null
+    select coalesce(p_watch.condition, p_watch.payload) is not null
+        or p_watch.unique_key is not null and rowbeat.constant_key(p_watch.unique_key) is null
         or p_watch.serial_key is not null and rowbeat.constant_key(p_watch.serial_key) is null
 $$;
 comment on function rowbeat.has_expressions(rowbeat.watch) is 'Whether something has to be evaluated for a watch.';
@@ -279,7 +280,7 @@ begin
             and (p_watch.columns is null or c.operation <> 'UPDATE'
                 or exists (select from unnest(p_watch.columns) k where c.old -> k is distinct from c.new -> k)));
     if not rowbeat.has_expressions(p_watch) then
-        return query select s, null::jsonb, null::text, rowbeat.constant_key(p_watch.serial_key) from unnest(p_seqs) s;
+        return query select s, null::jsonb, rowbeat.constant_key(p_watch.unique_key), rowbeat.constant_key(p_watch.serial_key) from unnest(p_seqs) s;
         return;
     elsif not exists (select from pg_catalog.pg_class c where c.oid = p_watch.table_name) then
         raise exception 'the table % is gone', p_watch.known_as using errcode = 'undefined_table',

@@ -44,6 +44,16 @@ begin
 end $$;
 comment on function rowbeat.may_have_changes(rowbeat.change_consumer, pg_snapshot) is 'Whether there may be something new for a consumer of the change log.';
 
+-- A snapshot in which this very transaction is in progress, which the server leaves out of its own: what it writes later is not read yet.
+create or replace function rowbeat.open_snapshot(p_snapshot pg_snapshot) returns pg_snapshot
+language sql stable set search_path = '' as $$
+    select case when x.own < pg_snapshot_xmax(p_snapshot) then (
+        select format('%s:%s:%s', least(pg_snapshot_xmin(p_snapshot), x.own), pg_snapshot_xmax(p_snapshot), string_agg(i.xid::text, ',' order by i.xid))::pg_snapshot
+        from (select pg_snapshot_xip(p_snapshot) as xid union select x.own) i) else p_snapshot end
+    from (select pg_current_xact_id_if_assigned() as own) x
+$$;
+comment on function rowbeat.open_snapshot(pg_snapshot) is 'A snapshot in which this very transaction is in progress.';
+
 -- Promises: the next piece of what became visible since the consumer's position, in order of writing; the position moves in
 --   the same transaction. complete: there was no more when it was read. Nothing (null) when another session has the consumer.
 -- How: a position is a snapshot. The difference to a newer one is what was in progress then, or began later, and is visible now. As a
@@ -71,6 +81,9 @@ begin
     v_old := array(select pg_snapshot_xip(v_reader.position));
     if v_reader.target is null then
         v_reader.target := pg_current_snapshot();
+        if pg_current_xact_id_if_assigned() < pg_snapshot_xmax(v_reader.target) then
+            v_reader.target := rowbeat.open_snapshot(v_reader.target);
+        end if;
         if not rowbeat.may_have_changes(v_reader, v_reader.target) then
             seqs := '{}';
             slots := '{}';
@@ -80,11 +93,13 @@ begin
                 (select c.seq, c.slot from rowbeat.change c
                  where c.xid >= pg_snapshot_xmax(v_reader.position) and pg_visible_in_snapshot(c.xid, v_reader.target)
                     and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                    and (v_reader.own_xid is null or c.xid <> v_reader.own_xid or c.seq > v_reader.own_seq)
                  order by c.xid, c.seq limit p_limit + 1)
                 union all
                 (select c.seq, c.slot from rowbeat.change c
                  where c.xid = any (v_old) and pg_visible_in_snapshot(c.xid, v_reader.target)
                     and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                    and (v_reader.own_xid is null or c.xid <> v_reader.own_xid or c.seq > v_reader.own_seq)
                  limit p_limit + 1)
             ) d;
         end if;
@@ -103,6 +118,7 @@ begin
             where c.seq > v_reader.after_seq and (c.xid >= pg_snapshot_xmax(v_reader.position) or c.xid = any (v_old))
                 and pg_visible_in_snapshot(c.xid, v_reader.target)
                 and (v_reader.tables is null or c.table_name = any (v_reader.tables))
+                and (v_reader.own_xid is null or c.xid <> v_reader.own_xid or c.seq > v_reader.own_seq)
             order by c.seq limit p_limit
         ) d;
         v_more := cardinality(seqs) = p_limit;
@@ -151,7 +167,12 @@ begin
     end if;
     if v_piece.complete then
         if exists (select from rowbeat.change_group) then
-            perform rowbeat.enqueue_groups(null);
+            begin
+                perform rowbeat.enqueue_groups(null);
+            exception when lock_not_available or deadlock_detected then
+                -- Somebody is just enqueuing with the unique key of one: they stay for the next look.
+                null;
+            end;
         end if;
         if v_piece.seqs = '{}' then
             return case when exists (select from rowbeat.watch_failure) then rowbeat.retry_failures(null, 100, true) else 0 end;
@@ -326,8 +347,9 @@ $$;
 comment on function rowbeat.gather_changes(rowbeat.watch, bigint[], smallint[], timestamptz, boolean) is 'Counts changes in the groups of a watch.';
 
 -- Promises: each group that was gathered is a task: of the router (p_watch null), or of the replay of a watch. The payload holds the first
---   changes, at most so many; count and truncated say how many there are. Returns how many.
--- Called by: route_changes and replays, when all of a difference has been read.
+--   changes, at most so many; count and truncated say how many there are. With a unique key the last group counts, and a task that still
+--   waits with it gets that one's payload. Returns how many tasks.
+-- Called by: route_changes and replays, when all of a difference has been read. Locks: waiting tasks with the same unique keys.
 create or replace function rowbeat.enqueue_groups(p_watch text) returns integer
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -335,20 +357,29 @@ declare
 begin
     with gathered as (
         delete from rowbeat.change_group g where g.replayed = (p_watch is not null) and g.watch = coalesce(p_watch, g.watch) returning g.*
+    ), documents as (
+        select w.definition, w.name, g.first_seq, g.serial_key, w.debounce,
+            jsonb_build_object('watch', w.name, 'table', rowbeat.live_name(w), 'grain', w.grain, 'transaction', g.xid::text, 'count', g.count,
+                'operations', jsonb_strip_nulls(jsonb_build_object('INSERT', nullif(g.inserts, 0), 'UPDATE', nullif(g.updates, 0),
+                    'DELETE', nullif(g.deletes, 0), 'TRUNCATE', nullif(g.truncates, 0))),
+                'changes', k.changes, 'truncated', jsonb_array_length(k.changes) < g.count, 'first_change', g.first_seq, 'last_change', g.last_seq,
+                'session_user', g.login_role, 'actor', g.actor, 'at', g.at) as payload,
+            jsonb_build_object('kind', 'watch', 'name', w.name, 'change', g.first_seq) || case when g.replayed then '{"replayed": true}'::jsonb else '{}' end as cause,
+            -- A definition that has come to hold its keys until the end would swallow groups: then each is a task.
+            case when d.unique_until = 'start' then rowbeat.constant_key(w.unique_key) end as unique_key,
+            row_number() over (partition by w.definition, w.unique_key order by g.first_seq desc, w.name desc) as nth_last
+        from gathered g
+        join rowbeat.watch w on w.name = g.watch
+        join rowbeat.task_definition d on d.name = w.definition
+        cross join lateral (select jsonb_path_query_array(g.changes, format('$[0 to %s]', (rowbeat.group_bounds()).changes - 1)::jsonpath) as changes) k
     )
-    insert into rowbeat.task (definition, payload, serial_key, cause)
-    select w.definition,
-        jsonb_build_object('watch', w.name, 'table', rowbeat.live_name(w), 'grain', w.grain, 'transaction', g.xid::text, 'count', g.count,
-            'operations', jsonb_strip_nulls(jsonb_build_object('INSERT', nullif(g.inserts, 0), 'UPDATE', nullif(g.updates, 0),
-                'DELETE', nullif(g.deletes, 0), 'TRUNCATE', nullif(g.truncates, 0))),
-            'changes', k.changes, 'truncated', jsonb_array_length(k.changes) < g.count, 'first_change', g.first_seq, 'last_change', g.last_seq,
-            'session_user', g.login_role, 'actor', g.actor, 'at', g.at),
-        g.serial_key,
-        jsonb_build_object('kind', 'watch', 'name', w.name, 'change', g.first_seq) || case when g.replayed then '{"replayed": true}'::jsonb else '{}' end
-    from gathered g
-    join rowbeat.watch w on w.name = g.watch
-    cross join lateral (select jsonb_path_query_array(g.changes, format('$[0 to %s]', (rowbeat.group_bounds()).changes - 1)::jsonpath) as changes) k
-    order by g.first_seq, w.name;
+    insert into rowbeat.task as t (definition, payload, run_at, unique_key, serial_key, cause)
+    select o.definition, o.payload, rowbeat.now_() + o.debounce, o.unique_key, o.serial_key, o.cause
+    from documents o
+    where o.unique_key is null or o.nth_last = 1
+    order by o.first_seq, o.name
+    on conflict (definition, unique_key) where unique_key is not null do update
+    set payload = excluded.payload, cause = excluded.cause where t.state = 'waiting';
     get diagnostics v_made = row_count;
     return v_made;
 end $$;

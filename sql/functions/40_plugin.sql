@@ -25,6 +25,10 @@ begin
     insert into rowbeat.plugin_part (plugin, kind, name, declared) values (p_plugin, p_kind, p_name, p_declared)
     on conflict (kind, name) do update set declared = excluded.declared;
     if not v_there then
+        -- Whoever runs the plugin's functions reads for it.
+        if p_kind = 'consumer' then
+            v_row := v_row || jsonb_build_object('role', (select quote_ident(coalesce(p.role_name, current_user)) from rowbeat.plugin p where p.name = p_plugin));
+        end if;
         select string_agg(quote_ident(k), ', '), string_agg('r.' || quote_ident(k), ', ') into v_columns, v_values
         from jsonb_object_keys(v_row) k;
         execute format('insert into %s (%s) select %s from jsonb_populate_record(null::%1$s, $1) r', v_table, v_columns, v_values)
@@ -45,7 +49,7 @@ comment on function rowbeat.put_plugin_part(text, text, text, jsonb) is 'Adds or
 
 create or replace function rowbeat.plugin_part_table(p_kind text) returns regclass
 language sql stable set search_path = '' as $$
-    select case p_kind when 'task' then 'rowbeat.task_definition' else 'rowbeat.' || p_kind end::regclass
+    select case p_kind when 'task' then 'rowbeat.task_definition' when 'consumer' then 'rowbeat.change_consumer' else 'rowbeat.' || p_kind end::regclass
 $$;
 comment on function rowbeat.plugin_part_table(text) is 'The table that parts of this kind are rows of.';
 

@@ -35,7 +35,7 @@ begin
 end $$;
 comment on function rowbeat.join_role(name, name) is 'Makes a role a full member of another.';
 
--- What a plugin's role may do in schema rowbeat. Its own schedules and watches only: policies of those tables see to it.
+-- What a plugin's role may do in schema rowbeat. Its own schedules, watches and announcements only: policies of those tables see to it.
 create or replace function rowbeat.grant_plugin(p_role name) returns void
 language plpgsql volatile set search_path = '' as $$
 begin
@@ -47,6 +47,7 @@ begin
     execute format('grant select, delete, insert (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until,
         time_zone, enabled, serial_key), update (name, table_name, operations, definition, columns, exclude, grain, effective_from, effective_until,
         time_zone, enabled, serial_key) on rowbeat.watch to %I', p_role);
+    execute format('grant select, insert, update, delete on rowbeat.listening to %I', p_role);
     execute format('grant select on rowbeat.capture_trigger, rowbeat.unneeded_trigger to %I', p_role);
     execute format('grant select, delete on rowbeat.own_task to %I', p_role);
     execute format('grant execute on function rowbeat.catch_up() to %I', p_role);

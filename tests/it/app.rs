@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::{finish, rowbeat};
+use crate::cli::{Process, finish, rowbeat};
 use crate::endpoint::desk;
 use crate::harness::{TestDb, server};
 use crate::plugin::Folder;
@@ -122,4 +122,31 @@ async fn install_plugin_refuses_what_is_installed() {
     rowbeat(&db, &["install_plugin", newer.path().to_str().unwrap()])
         .refused(1, &["desk is already installed."]);
     folder.install(&db).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_raises_as_a_notice_is_seen_at_once_and_progress_on_terminals_only() {
+    let db = TestDb::new().await;
+    Folder::bare("format = 1\nname = \"slow\"\nversion = \"1.0.0\"\n[[command]]\nname = \"work\"\nfunction = \"slow.work\"\n")
+        .put(
+            "functions/work.sql",
+            "create or replace function slow.work(arguments jsonb) returns setof text language plpgsql as $$
+             begin
+                 raise notice 'looking around';
+                 raise notice 'counting' using detail = '1/3';
+                 perform pg_advisory_xact_lock(77);
+                 return next 'done';
+             end $$",
+        )
+        .install(&db)
+        .ok();
+    db.run("select pg_advisory_lock(77)").await;
+    let mut process = Process::start(server().rowbeat(&db.name), &["app", "slow", "work"]);
+    process.says("looking around\n").await;
+    assert!(!process.said().contains("done"));
+    db.run("select pg_advisory_unlock(77)").await;
+    assert!(process.ended().await.success());
+    assert!(!process.said().contains("counting"), "{}", process.said());
+    let said = rowbeat(&db, &["app", "slow", "work"]);
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("done\n", "looking around\n"));
 }

@@ -185,6 +185,57 @@ async fn a_unique_key_that_somebody_is_enqueuing_stalls_nobody_and_is_tried_agai
 }
 
 #[tokio::test]
+async fn groups_with_a_unique_key_are_one_task_until_it_is_claimed() {
+    let db = shop().await;
+    for bad in ["p_unique_key => 'new.id'", "p_debounce => '1 second'", "p_unique_key => '''a'' || ''b'''"] {
+        let watch = format!("select rowbeat.watch('public.orders', 'noted', p_grain => 'statement', {bad})");
+        assert_eq!(db.refusal(&watch).await.0, "23514", "{bad}");
+    }
+    db.run("select rowbeat.watch('public.orders', 'noted', p_name => 'burst', p_grain => 'statement', p_unique_key => '''one''', p_debounce => '1 hour')").await;
+    let insert = |id: i64| format!("insert into public.orders values ({id});");
+    for id in 1..=5 {
+        db.run(&insert(id)).await;
+    }
+    route_all(&db).await;
+    db.run(&(insert(6) + &insert(7))).await;
+    route_all(&db).await;
+    let burst = payload(&db, "burst").await;
+    assert_eq!(
+        (&burst["count"], &burst["changes"][0]["key"]),
+        (&json!(1), &json!({ "id": 7 })),
+        "the last statement counts"
+    );
+    assert!(
+        db.get::<bool>(
+            "select unique_key = 'one' and run_at > now() + interval '59 minutes' from rowbeat.task"
+        )
+        .await
+    );
+    // Somebody who enqueues with that key, and does not commit, holds up this task and no other.
+    db.run("delete from rowbeat.task; select rowbeat.watch('public.orders', 'noted', p_name => 'each')")
+        .await;
+    let other = db.session().await;
+    other.batch_execute("begin; select rowbeat.enqueue('noted', p_unique_key => 'one')").await.unwrap();
+    db.run(&insert(8)).await;
+    route_all(&db).await;
+    assert_eq!(payload(&db, "each").await["key"], json!({ "id": 8 }));
+    other.batch_execute("rollback").await.unwrap();
+    route_all(&db).await;
+    assert_eq!(payload(&db, "burst").await["changes"][0]["key"], json!({ "id": 8 }));
+    // A definition that holds its keys until the end would swallow what changes while a task runs.
+    db.run("delete from rowbeat.task; update rowbeat.task_definition set unique_until = 'finish' where name = 'noted'").await;
+    db.run(&(insert(9) + &insert(10))).await;
+    route_all(&db).await;
+    assert_eq!(
+        db.get::<i64>(
+            "select count(*) from rowbeat.task where cause ->> 'name' = 'burst' and unique_key is null"
+        )
+        .await,
+        2
+    );
+}
+
+#[tokio::test]
 async fn statements_and_transactions_are_one_task_each_whatever_their_size() {
     let db = shop().await;
     db.run(

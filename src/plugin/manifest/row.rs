@@ -1,4 +1,4 @@
-//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, backups, channels, features.
+//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, backups, channels, features, consumers.
 //!
 //! A part's keys are the table's columns. Which of them a plugin may set is listed here, and a test compares the lists with the
 //! catalogue; what values fit is the table's to say, when the row is written.
@@ -25,7 +25,7 @@ pub struct Kind {
 }
 
 /// All kinds, in the order in which their rows are written.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind {
         key: "feature",
         table: "feature",
@@ -110,18 +110,18 @@ pub const KINDS: [Kind; 6] = [
             "exclude",
             "grain",
             "debounce",
+            "unique_key",
+            "serial_key",
             "effective_from",
             "effective_until",
             "time_zone",
             "enabled",
         ],
         needed: &["table_name", "definition"],
-        // The router evaluates expressions with the rights of the daemon.
+        // The router evaluates expressions with the rights of the daemon; keys may be plain texts.
         not_for_plugins: &[
             "condition",
             "payload",
-            "unique_key",
-            "serial_key",
             "origins",
             "known_as",
             "suspended_at",
@@ -151,6 +151,23 @@ pub const KINDS: [Kind; 6] = [
         columns: &["definition", "enabled"],
         needed: &["definition"],
         not_for_plugins: &["created_at"],
+    },
+    Kind {
+        key: "consumer",
+        table: "change_consumer",
+        columns: &["tables"],
+        needed: &["tables"],
+        not_for_plugins: &[
+            "position",
+            "target",
+            "after_seq",
+            "read_at",
+            "since",
+            "role",
+            "lost_at",
+            "own_xid",
+            "own_seq",
+        ],
     },
 ];
 
@@ -209,18 +226,47 @@ pub(super) fn read(manifest: &mut Section<'_>, problems: &mut Vec<Problem>) -> V
     rows
 }
 
-/// Definitions that schedules, watches and channels name are declared here too; connections of literal effects are required.
+/// Definitions that schedules, watches and channels name are declared here too; connections of literal effects are required; a consumer reads
+/// what the plugin may read anyway; nothing is evaluated for a plugin's unique key.
 pub(super) fn check(
     rows: &[Row],
+    plugin: &str,
+    read: &[String],
     connections: &std::collections::BTreeMap<String, String>,
     problems: &mut Vec<Problem>,
 ) {
     for row in rows {
+        let tables = row.columns.get("tables").and_then(Value::as_array).into_iter().flatten();
+        for table in tables.filter_map(Value::as_str) {
+            let own = table.strip_prefix(plugin).is_some_and(|rest| rest.starts_with('.'));
+            if !own && !read.iter().any(|readable| readable == table) {
+                let message = format!("{table} is not required: add it to [requires] read");
+                problems.push(Problem::of_key(row.line, format!("{} tables", row.at()), message));
+            }
+        }
+        let plain = |key: &str| {
+            let inner = key.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+            inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
+        };
+        if row.text("unique_key").is_some_and(|key| !plain(key)) {
+            let message = "a plain text in quotes is needed, \"'like this'\": expressions are for operators";
+            problems.push(Problem::of_key(row.line, format!("{} unique_key", row.at()), message));
+        }
         if let Some(definition) = row.text("definition").filter(|_| row.kind != "task")
             && !rows.iter().any(|task| task.kind == "task" && task.name == definition)
         {
             let message = format!("there is no [[task]] \"{definition}\" in this manifest");
             problems.push(Problem::of_key(row.line, format!("{} definition", row.at()), message));
+        }
+        for key in ["unique_key", "serial_key"].into_iter().filter(|_| row.kind == "watch") {
+            let plain = |text: &str| {
+                let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
+            };
+            if row.columns.get(key).is_some_and(|value| !value.as_str().is_some_and(plain)) {
+                let message = "is a plain text in single quotes: expressions are for operators";
+                problems.push(Problem::of_key(row.line, format!("{} {key}", row.at()), message));
+            }
         }
         let connection = row.columns.get("effect").and_then(|effect| effect.get("connection")?.as_str());
         if let Some(connection) = connection {
