@@ -137,7 +137,6 @@ pub const KINDS: [Kind; 7] = [
         needed: &["table_name"],
         not_for_plugins: &[
             "source",
-            "former",
             "columns",
             "baseline_key",
             "baselined_at",
