@@ -14,19 +14,24 @@ pub mod exit;
 
 mod app;
 mod argument;
+mod backup;
 mod change;
 mod check;
 mod database;
 mod demo;
 mod failure;
+mod images;
+mod kafka;
 mod listen;
 mod migrate;
 mod names;
 mod output;
 mod pause;
 mod plugin;
+mod plugin_source;
 mod postgres;
 mod progress;
+mod restore;
 mod schedule;
 mod start;
 mod status;
@@ -111,14 +116,19 @@ enum Command {
     #[command(subcommand)]
     Change(change::Arguments),
     #[command(subcommand)]
+    Backup(backup::Arguments),
+    Restore(restore::Arguments),
+    #[command(subcommand)]
     Plugin(plugin::Arguments),
     App(app::Arguments),
     #[command(subcommand)]
     Token(token::Arguments),
+    #[command(subcommand)]
+    Kafka(kafka::Arguments),
     /// The same as plugin install, but what is installed is a failure.
     #[command(hide = true)]
     InstallPlugin(plugin::Install),
-    /// Run the daemon in the foreground and print what is heard on the channels that become tasks.
+    /// Run the daemon in the foreground and print what is heard on channels: those that plugins announce, and those that it makes tasks of.
     ///
     /// It does all the work that `start` does. Also known as psql_listener.
     #[command(alias = "psql-listener", after_help = "Example:\n  rowbeat listen --http off")]
@@ -192,9 +202,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Schedule(arguments) => schedule::run(&context, arguments).await,
         Command::Watch(arguments) => watch::run(&context, arguments).await,
         Command::Change(arguments) => change::run(&context, arguments).await,
+        Command::Backup(arguments) => backup::run(&context, arguments).await,
+        Command::Restore(arguments) => restore::run(&context, arguments).await,
         Command::Plugin(arguments) => plugin::run(&context, arguments).await,
         Command::App(arguments) => app::run(context, arguments).await,
         Command::Token(arguments) => token::run(&context, arguments).await,
+        Command::Kafka(arguments) => kafka::run(&context, arguments).await,
         Command::InstallPlugin(arguments) => plugin::install_new(&context, &arguments).await,
         Command::Listen(arguments) => listen::run(&context, arguments).await,
         Command::Status(arguments) => status::run(&context, arguments).await,

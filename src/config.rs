@@ -6,6 +6,7 @@
 //! No other module takes the whole [`Config`]; each gets its own part.
 
 mod address;
+mod backup;
 mod connections;
 mod database;
 mod document;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use self::address::is_public;
+pub use self::backup::BackupTarget;
 pub use self::connections::{
     ClientAuth, ConnectionsConfig, HttpAuth, HttpConnection, HttpSignature, KafkaConnection, OAuth2,
     SmtpConnection, SmtpTls,
@@ -66,6 +68,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The programs that `exec` tasks may run, by their name.
     pub programs: std::collections::BTreeMap<String, ProgramConfig>,
+    /// Further targets of the backup, by name.
+    pub backup: std::collections::BTreeMap<String, BackupTarget>,
     /// Where the effects of tasks lead, by name.
     pub connections: ConnectionsConfig,
     /// What is not wrong but deserves a line in the log.
@@ -111,6 +115,7 @@ impl Config {
         let document = Document::read(text, &file.display().to_string(), &mut errors);
         let mut notes = Notes { errors: &mut errors, warnings: &mut warnings };
         let found = sources::database(&document, environment, &mut notes);
+        let backup = backup::targets(&document, environment, &mut notes, &mut rows);
         let mut sections =
             values::Sections::new(&document, environment, &mut errors, &mut rows, &mut warnings);
         if found.is_none() {
@@ -123,6 +128,7 @@ impl Config {
             http: sections.http(),
             log: sections.log(),
             programs: sections.programs(),
+            backup,
             connections: sections.connections(),
             database: None,
             warnings,
@@ -222,6 +228,8 @@ mod tests {
                 SMTP_CONNECTION => "connections.mail",
                 KAFKA_CONNECTION => "connections.events",
                 "programs.*" => "programs.report",
+                "backup.*" if key.name == "folder" => "backup.archive",
+                "backup.*" => "backup.second",
                 other => other,
             };
             let dotted = format!("{section}.{}", key.name);

@@ -11,6 +11,8 @@ use sd_notify::NotifyState;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::backup::keeper::Keeper;
+use crate::backup::mirror::{Mirror, Target};
 use crate::change::router::Router;
 use crate::channel;
 use crate::config::Config;
@@ -43,12 +45,13 @@ use crate::task::rescuer::Rescuer;
 use crate::task::running::{Running, StopReason};
 use crate::task::store::Store;
 
+mod backup;
 mod database;
 mod executors;
 mod web;
 
 /// Sessions for the daemon's own loops, beside those of sql tasks.
-const OWN_SESSIONS: usize = 4;
+const OWN_SESSIONS: usize = 5;
 /// After the drain time, attempts that were told to stop get this long to be recorded.
 const RECORD_TIME: Duration = Duration::from_secs(5);
 /// Services get this long to end; one that waits for an unreachable database is not waited for.
@@ -142,6 +145,7 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         let executors = executors::build(&self.config, self.handlers.clone())?;
+        let targets = backup::targets(&self.config.backup)?;
         let http = match self.config.http.listen {
             Some(address) => Some(status::bind(address).await.map_err(|error| {
                 DaemonError::Configuration(format!(
@@ -194,7 +198,7 @@ impl Daemon {
             reached = database::reach_schema(&connector, private.is_some()) => match reached {
                 Ok(()) => {
                     let up = self.up.take().map(|sender| (sender, up));
-                    self.work(connector, executors, snapshots, up, &mut private, &shutdown).await;
+                    self.work(connector, (executors, targets), snapshots, up, &mut private, &shutdown).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -213,7 +217,7 @@ impl Daemon {
     async fn work(
         &self,
         connector: Connector,
-        executors: Executors,
+        (executors, targets): (Executors, Vec<Target>),
         snapshots: Arc<Snapshots>,
         up: Option<(tokio::sync::oneshot::Sender<Up>, Up)>,
         private: &mut Option<PrivatePostgres>,
@@ -297,6 +301,14 @@ impl Daemon {
         );
         let router = Router::new(db.clone(), bell.clone(), poll);
         taking.spawn_loop(Leased { node: node.clone(), work: router }, bell.clone());
+        let keeper = Keeper::new(db.clone(), bell.clone(), poll);
+        taking.spawn_loop(Leased { node: node.clone(), work: keeper }, bell.clone());
+        if !targets.is_empty() {
+            taking.spawn_loop(
+                Mirror { db: db.clone(), node: self.config.node.name.clone(), targets },
+                bell.clone(),
+            );
+        }
         let scheduler = Scheduler::new(db.clone(), bell.clone(), poll);
         taking.spawn_loop(Leased { node: node.clone(), work: scheduler }, bell.clone());
         taking.spawn_loop(Rescuer { db: db.clone() }, bell.clone());

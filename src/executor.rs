@@ -27,6 +27,8 @@ pub struct Effect {
     pub task: Arc<ClaimedTask>,
     /// Which step of the task, from 1.
     pub step: i16,
+    /// Who performs it: the definition's executor, unless the plan names another one.
+    pub executor: ExecutorKind,
     /// What to do: the definition's effect with the plan's laid over it.
     pub spec: Value,
 }
@@ -36,6 +38,16 @@ impl Effect {
     pub fn idempotency_key(&self) -> String {
         format!("rowbeat-{}-{}", self.task.id, self.step)
     }
+
+    /// What is kept of it with the task: nothing of a secret request but where it went.
+    pub(crate) fn kept(&self) -> Value {
+        match self.spec["secret"].as_array() {
+            Some(secret) if secret.iter().any(|side| side == "request") => {
+                json!({ "connection": self.spec["connection"], "secret": secret })
+            }
+            _ => self.spec.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -43,7 +55,7 @@ impl Effect {
     /// The third step of task 7 at its second attempt.
     fn for_test(spec: Value, payload: Value) -> Self {
         let task = ClaimedTask { id: 7, attempt: 2, payload, ..ClaimedTask::example() };
-        Self { task: Arc::new(task), step: 3, spec }
+        Self { executor: task.executor, task: Arc::new(task), step: 3, spec }
     }
 }
 
@@ -118,7 +130,7 @@ impl Executors {
     /// # Errors
     /// Why there is no response.
     pub async fn perform(&self, effect: Effect) -> Result<Value, Failure> {
-        match effect.task.executor {
+        match effect.executor {
             ExecutorKind::Native => self.native.perform(effect).await,
             ExecutorKind::Exec => self.exec.perform(effect).await,
             ExecutorKind::Http => self.http.perform(effect).await,

@@ -4,10 +4,11 @@
 //! The binary is a thin wrapper around this library. Programs that bring Rust handlers of their own (`native` tasks) embed
 //! it: see [`daemon::Daemon`] and [`executor::native::Handlers`].
 //!
-//! Floors, top to bottom; imports go strictly down: `cli`, `daemon` · `plugin`, `status` · the loops (`change::router`,
+//! Floors, top to bottom; imports go strictly down: `cli`, `daemon` · `plugin`, `status` · the loops (`change::router`, `backup::keeper`,
 //! `schedule::scheduler`, `task::dispatcher`, …) · `task::attempt`, `executor` · the nouns and pure rules · `config`, `db`,
 //! `service`, `shutdown`, `telemetry`.
 
+pub mod backup;
 pub mod change;
 pub mod channel;
 pub mod cli;

@@ -1,4 +1,4 @@
--- Promises: the node on duty listens to a new channel, and no longer to a removed one, soon after the commit.
+-- Promises: who listens hears a new channel, and a removed one no longer, soon after the commit.
 create or replace function rowbeat.announce_channel() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -8,4 +8,7 @@ end $$;
 comment on function rowbeat.announce_channel() is 'Tells the daemons that the channels to listen to changed.';
 
 create or replace trigger announce_channel after insert or update or delete on rowbeat.channel
+    for each statement execute function rowbeat.announce_channel();
+
+create or replace trigger announce_channel after insert or update or delete on rowbeat.listening
     for each statement execute function rowbeat.announce_channel();

@@ -26,13 +26,13 @@ create or replace trigger fill_task_defaults before insert on rowbeat.task
 create or replace function rowbeat.ring_for_tasks() returns trigger
 language plpgsql as $$
 begin
-    -- What rowbeat.ring does first, here for its speed: while no daemon sleeps, nothing else happens.
-    if coalesce(current_setting('rowbeat.doorbell', true), '') <> 'off' and not pg_try_advisory_xact_lock_shared(1919907682, 1) then
-        perform rowbeat.ring('task');
-    end if;
+    perform rowbeat.ring('task');
     return null;
 end $$;
 comment on function rowbeat.ring_for_tasks() is 'Rings the doorbell for new tasks.';
 
+-- What rowbeat.ring does first is the trigger's condition, for its speed: while no daemon sleeps, no function is called.
 create or replace trigger ring_for_tasks after insert on rowbeat.task
-    for each statement execute function rowbeat.ring_for_tasks();
+    for each statement
+    when (current_setting('rowbeat.doorbell', true) is distinct from 'off' and not pg_try_advisory_xact_lock_shared(1919907682, 1))
+    execute function rowbeat.ring_for_tasks();

@@ -1,4 +1,5 @@
-//! Sql: tasks that are database functions, run and recorded in one transaction each, beside as many sessions that just commit.
+//! Sql: tasks that are database functions, run and recorded in one transaction each, beside as many sessions that just commit: the same
+//! function called by a client (the server's own rate for this work), and the function's insert alone.
 
 use std::time::Duration;
 
@@ -17,34 +18,38 @@ const SCHEMA: &str = "create table public.effect (task_id bigint, i bigint, at t
     create function public.perform(payload jsonb) returns void language plpgsql as $$ begin
         insert into public.effect (task_id, i) values (current_setting('rowbeat.task_id', true)::bigint, (payload ->> 'i')::bigint);
     end $$";
-const COMMIT: &str = "insert into public.effect (task_id, i) values (1, 1);\n";
+const CALL: &str = "select public.perform('{\"i\": 1}');\n";
+const INSERT: &str = "insert into public.effect (task_id, i) values (1, 1);\n";
 
 pub async fn measure(server: &Server, options: &Options) -> Vec<Figure> {
     let tasks = options.tasks / 10;
     let client = session(&server.database("sql").await).await;
     let batched = has_definition_column(&client, "sql_batch").await;
-    let (mut single, mut many, mut commits) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut single, mut many) = (Vec::new(), Vec::new());
+    let mut alone = [("calls", CALL, Vec::new()), ("inserts", INSERT, Vec::new())];
     for run in 1..=options.runs {
         progress(&format!("sql, run {run}: one a transaction"));
         single.push(drain(server, tasks, None).await);
-        progress(&format!("sql, run {run}: commits"));
-        let outcome = pgbench::run(server, "sql", COMMIT, SESSIONS, Length::Seconds(options.secs(5))).await;
-        commits.push(outcome.rate);
+        for (name, script, rates) in &mut alone {
+            progress(&format!("sql, run {run}: {name}"));
+            let outcome =
+                pgbench::run(server, "sql", script, SESSIONS, Length::Seconds(options.secs(5))).await;
+            rates.push(outcome.rate);
+        }
         if batched {
             progress(&format!("sql, run {run}: {BATCH} a transaction"));
             many.push(drain(server, tasks, Some(BATCH)).await);
         }
     }
-    let beside = format!("commits of {SESSIONS} sessions");
-    let mut figures = vec![
-        Figure::new(format!("{tasks} tasks, one a transaction"), "tasks/s", single)
-            .to(&beside, &commits, None),
-    ];
+    let [calls, inserts] = alone.map(|(name, _, rates)| (format!("{name} of {SESSIONS} sessions"), rates));
+    let beside = |case: String, rates, least| {
+        Figure::new(case, "tasks/s", rates).to(&calls.0, &calls.1, least).to(&inserts.0, &inserts.1, None)
+    };
+    let mut figures = vec![beside(format!("{tasks} tasks, one a transaction"), single, Some(0.6))];
     if batched {
-        let case = format!("{tasks} tasks, up to {BATCH} a transaction");
-        figures.push(Figure::new(case, "tasks/s", many).to(&beside, &commits, None));
+        figures.push(beside(format!("{tasks} tasks, up to {BATCH} a transaction"), many, None));
     }
-    figures.push(Figure::new(beside, "commits/s", commits));
+    figures.extend([calls, inserts].map(|(name, rates)| Figure::new(name, "commits/s", rates)));
     figures
 }
 

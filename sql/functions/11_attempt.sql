@@ -112,8 +112,6 @@ comment on function rowbeat.hold_claim(bigint, integer, bigint) is 'Locks the ta
 --   When its node died, an attempt that may not have begun is not counted; a task that had two nodes die in a row runs alone the next
 --   time, and is quarantined if that node dies too.
 -- Called by: workers; the rescuer, for the lost. Locks: the task row. SQLSTATEs: RB003.
--- A settle function that raises after success turns it into a failure (its steps are kept, so effects are not performed
---   again); one that raises after a failure only adds to the error.
 create or replace function rowbeat.end_attempt(
     p_task_id bigint, p_attempt integer, p_node bigint, p_outcome text,
     p_result jsonb default null, p_error jsonb default null, p_retry_after interval default null, p_node_died boolean default false
@@ -125,25 +123,15 @@ declare
     v_outcome     text := p_outcome;
     v_result      jsonb := p_result;
     v_error       jsonb := p_error;
-    v_message     text;
-    v_sqlstate    text;
+    v_pause       interval := p_retry_after;
 begin
     select * into v_definition from rowbeat.task_definition d where d.name = v_task.definition;
     if v_task.cancel_requested_at is not null and v_outcome not in ('done', 'rejected') then
         v_outcome := 'cancelled';
     end if;
     if v_definition.settle_function is not null and v_outcome not in ('snoozed', 'interrupted') then
-        begin
-            v_result := coalesce(rowbeat.call_settle(v_definition.settle_function, v_task, v_outcome, v_result, v_error), v_result);
-        exception when others then
-            get stacked diagnostics v_message = message_text, v_sqlstate = returned_sqlstate;
-            if v_outcome = 'done' then
-                v_outcome := 'failed';
-                v_error := jsonb_build_object('message', 'settle: ' || v_message, 'sqlstate', v_sqlstate);
-            else
-                v_error := coalesce(v_error, '{}') || jsonb_build_object('settle', v_message);
-            end if;
-        end;
+        select * into v_outcome, v_result, v_error, v_pause
+        from rowbeat.settle_attempt(v_definition.settle_function, v_task, v_outcome, v_result, v_error, v_pause);
     end if;
     if v_outcome = 'done' then
         perform rowbeat.finish_task(v_task, 'completed', v_outcome, v_result, null);
@@ -160,7 +148,7 @@ begin
             return 'failed';
         end if;
     end if;
-    perform rowbeat.reschedule_task(v_task, v_definition, v_outcome, v_error, p_retry_after);
+    perform rowbeat.reschedule_task(v_task, v_definition, v_outcome, v_error, v_pause);
     return 'waiting';
 end $$;
 comment on function rowbeat.end_attempt(bigint, integer, bigint, text, jsonb, jsonb, interval, boolean) is

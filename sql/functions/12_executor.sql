@@ -53,11 +53,14 @@ language plpgsql volatile as $$
 declare
     v_task     rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_result   jsonb;
+    v_state    text;
     v_message  text;
 begin
     select rowbeat.call_sql(rowbeat.resolve_function(d.function, '(jsonb)'), v_task) into v_result
     from rowbeat.task_definition d where d.name = v_task.definition;
-    if rowbeat.end_attempt(p_task_id, p_attempt, p_node, 'done', v_result) <> 'completed' then
+    v_state := rowbeat.end_attempt(p_task_id, p_attempt, p_node, 'done', v_result);
+    if v_state in ('failed', 'waiting') and not exists (select from rowbeat.attempt a
+            where a.task_id = p_task_id and a.attempt = p_attempt and a.outcome = 'snoozed') then
         select t.error ->> 'message' into v_message from rowbeat.tasks t where t.id = p_task_id;
         raise exception '%', coalesce(v_message, 'settle: refused');
     end if;
@@ -164,7 +167,27 @@ begin
 end $$;
 comment on function rowbeat.perform_sql_batch(bigint[], integer[], bigint) is 'Runs and records sql tasks of one definition in one transaction.';
 
--- Promises: the next effect of a planned task, or null. Locks nothing itself. SQLSTATEs: RB002, RB003.
+-- Promises: what a plan or settle function says in place of an effect or a result, when it is {"snooze": seconds} or {"cancel": reason}:
+--   the outcome of the attempt, its error and its pause. Nulls: it says neither. SQLSTATEs: 22023 (this is no pause).
+-- Called by: call_plan, settle_attempt; every daemon, to see that a plan has ended the attempt.
+create or replace function rowbeat.read_verdict(p_answer jsonb, out outcome text, out error jsonb, out pause interval)
+language plpgsql immutable set search_path = '' as $$
+begin
+    if p_answer = jsonb_build_object('cancel', p_answer -> 'cancel') then
+        outcome := 'cancelled';
+        error := jsonb_build_object('message', p_answer ->> 'cancel');
+    elsif p_answer = jsonb_build_object('snooze', p_answer -> 'snooze') then
+        if not (case when jsonb_typeof(p_answer -> 'snooze') = 'number' then (p_answer ->> 'snooze')::numeric between 0 and 1e9 else false end) then
+            raise exception using errcode = '22023', message = format('snooze is a number of seconds from 0, not %s', p_answer -> 'snooze');
+        end if;
+        outcome := 'snoozed';
+        pause := make_interval(secs => (p_answer ->> 'snooze')::double precision);
+    end if;
+end $$;
+comment on function rowbeat.read_verdict(jsonb) is 'Whether a plan or settle function asks to snooze or to cancel its task.';
+
+-- Promises: the next effect of a planned task, or null. A plan that asks to snooze or to cancel has its attempt ended, in the same
+--   transaction: what it wrote and the ending are kept together. Locks: then the task row. SQLSTATEs: 22023, RB002, RB003.
 create or replace function rowbeat.call_plan(p_task_id bigint, p_attempt integer, p_node bigint) returns jsonb
 language plpgsql volatile as $$
 declare
@@ -172,17 +195,22 @@ declare
     v_task      rowbeat.task := rowbeat.read_claim(p_task_id, p_attempt, p_node);
     v_function  regprocedure;
     v_effect    jsonb;
+    v_verdict   record;
 begin
     select rowbeat.resolve_function(d.plan_function, '(jsonb,jsonb[])') into v_function
     from rowbeat.task_definition d where d.name = v_task.definition;
     execute format('select %s($1, $2)', v_function::regproc) into v_effect
     using rowbeat.task_document(v_task), rowbeat.responses(p_task_id);
     perform pg_catalog.set_config('search_path', v_path, false);
+    select * into v_verdict from rowbeat.read_verdict(v_effect);
+    if v_verdict.outcome is not null then
+        perform rowbeat.end_attempt(p_task_id, p_attempt, p_node, v_verdict.outcome, null, v_verdict.error, v_verdict.pause);
+    end if;
     return v_effect;
 end $$;
 comment on function rowbeat.call_plan(bigint, integer, bigint) is 'Asks a task''s plan function for the next effect.';
 
--- Called by: end_attempt. SQLSTATEs: RB002 and whatever the function raises.
+-- Called by: settle_attempt. SQLSTATEs: RB002 and whatever the function raises.
 create or replace function rowbeat.call_settle(
     p_function text, p_task rowbeat.task, p_outcome text, p_result jsonb, p_error jsonb
 ) returns jsonb
@@ -200,6 +228,47 @@ begin
     return v_settled;
 end $$;
 comment on function rowbeat.call_settle(text, rowbeat.task, text, jsonb, jsonb) is 'Runs a settle function with the outcome and the responses.';
+
+-- Promises: the settle function has run, and the ending is what it made of it; it never raises. One that raises after success turns it into a
+--   failure (its steps are kept, so effects are not performed again); one that raises after a failure only adds to the error. One that asks to
+--   snooze or to cancel decides so, unless the task is being cancelled: what was done last is done again after the pause, so its response is forgotten.
+--   After a failure it may say {"retry_after": seconds}: the pause, if attempts are left; then a rejection is a failure like others.
+-- Called by: end_attempt, which holds the task's row lock.
+create or replace function rowbeat.settle_attempt(
+    p_function text, p_task rowbeat.task, inout outcome text, inout result jsonb, inout error jsonb, inout pause interval
+) language plpgsql volatile as $$
+declare
+    v_settled   jsonb;
+    v_verdict   record;
+    v_message   text;
+    v_sqlstate  text;
+begin
+    v_settled := rowbeat.call_settle(p_function, p_task, outcome, result, error);
+    if outcome not in ('done', 'cancelled') and v_settled = jsonb_build_object('retry_after', v_settled -> 'retry_after') then
+        pause := make_interval(secs => (v_settled ->> 'retry_after')::double precision);
+        outcome := case outcome when 'rejected' then 'failed' else outcome end;
+        return;
+    end if;
+    select * into v_verdict from rowbeat.read_verdict(v_settled);
+    if v_verdict.outcome is null or outcome = 'cancelled' then
+        result := coalesce(v_settled, result);
+        return;
+    end if;
+    delete from rowbeat.step s where settle_attempt.outcome = 'done' and s.task_id = p_task.id
+        and s.step = (select max(l.step) from rowbeat.step l where l.task_id = p_task.id);
+    outcome := v_verdict.outcome;
+    error := coalesce(v_verdict.error, error);
+    pause := v_verdict.pause;
+exception when others then
+    get stacked diagnostics v_message = message_text, v_sqlstate = returned_sqlstate;
+    if outcome = 'done' then
+        outcome := 'failed';
+        error := jsonb_build_object('message', 'settle: ' || v_message, 'sqlstate', v_sqlstate);
+    else
+        error := coalesce(error, '{}') || jsonb_build_object('settle', v_message);
+    end if;
+end $$;
+comment on function rowbeat.settle_attempt(text, rowbeat.task, text, jsonb, jsonb, interval) is 'What an attempt''s ending becomes by its settle function.';
 
 -- The stored responses of a task, in order; an empty array before the first.
 create or replace function rowbeat.responses(p_task_id bigint) returns jsonb[]

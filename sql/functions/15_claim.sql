@@ -119,8 +119,10 @@ begin
     if v_tids <> '{}' then
         v_begin := v_tids[1:p_begin];
         -- A daemon's claim does not wait for the disk: what the server forgets of it in a crash is claimed anew, as after any crash.
-        -- Limits and turns must not be forgotten.
-        if not p_external and v_limited = '{}' and not exists (select from rowbeat.serial_lock) then
+        -- Limits must not be forgotten, nor turns, but for those of sql tasks: what these have done is forgotten with them.
+        if not p_external and v_limited = '{}' and (not exists (select from rowbeat.serial_lock) or not exists (
+            select from rowbeat.task t join rowbeat.task_definition d on d.name = t.definition
+            where t.ctid = any (v_tids) and t.serial_key is not null and d.executor <> 'sql')) then
             perform set_config('synchronous_commit', 'off', true);
         end if;
         return query

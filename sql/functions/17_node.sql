@@ -40,7 +40,7 @@ begin
 end $$;
 comment on function rowbeat.confirm_database() is 'Lets daemons work in a copy of the database, from now on.';
 
--- Promises: returns in a database that is home, refuses in a copy. Called by: register_node, claim. SQLSTATEs: RB007.
+-- Promises: returns in a database that is home, refuses in a copy. Called by: register_node, claim, serve_endpoint. SQLSTATEs: RB007.
 create or replace function rowbeat.refuse_copy() returns void
 language plpgsql stable set search_path = '' as $$
 begin

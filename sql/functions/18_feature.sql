@@ -10,6 +10,7 @@ declare
     v_holds    boolean;
     v_error    text;
     v_changed  integer := 0;
+    v_first    boolean := false;
     v_path     text := current_setting('search_path');
 begin
     for v_feature in select * from rowbeat.feature f where f.condition is not null loop
@@ -23,9 +24,14 @@ begin
         end;
         update rowbeat.feature f set condition_holds = coalesce(v_holds, false), checked_at = rowbeat.now_(), last_error = v_error
         where f.name = v_feature.name
-            and (f.condition_holds, f.last_error) is distinct from (coalesce(v_holds, false), v_error);
+            and (f.checked_at is null or (f.condition_holds, f.last_error) is distinct from (coalesce(v_holds, false), v_error));
         v_changed := v_changed + found::integer;
+        v_first := v_first or v_feature.checked_at is null;
     end loop;
+    if v_first then
+        -- Schedules have waited for it.
+        perform rowbeat.announce('schedule');
+    end if;
     if v_changed > 0 then
         perform rowbeat.ring('task');
     end if;

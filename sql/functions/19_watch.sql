@@ -130,6 +130,11 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function rowbeat.capture_level(regclass) is 'Whether a table is captured by statement or by row.';
 
+-- What a backup wants of a table.
+create or replace function rowbeat.backup_operations() returns text[]
+language sql immutable parallel safe as $$ select '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] $$;
+comment on function rowbeat.backup_operations() is 'The operations that a backup captures: all.';
+
 -- The triggers that a watch of these operations needs: what changes a key concerns INSERT and DELETE, too.
 create or replace function rowbeat.captured_operations(p_table regclass, p_operations text[]) returns text[]
 language sql stable set search_path = '' as $$
@@ -179,8 +184,8 @@ begin
 end $$;
 comment on function rowbeat.capture_statements(regclass, text[]) is 'The statements that install capture on a table, and which of them are still to be run.';
 
--- Promises: the capture triggers know what the watches want of a table by now. Runs as its owner: whoever writes a watch may not see all
---   others. Called by: the watches' triggers, the pruner. Locks: its row.
+-- Promises: the capture triggers know what the watches and the backup want of a table by now; a backup leaves no column out. Runs as its
+--   owner: whoever writes a watch may not see all others. Called by: the triggers of watches and backups, the pruner. Locks: its row.
 create or replace function rowbeat.refresh_capture(p_table regclass) returns void
 language plpgsql volatile security definer set search_path = '' as $$
 begin
@@ -194,24 +199,29 @@ begin
     update rowbeat.capture c
     set operations = s.operations, key_columns = s.key_columns, omitted = s.omitted
     from (
-        select array(select distinct o from rowbeat.watch w cross join unnest(w.operations) o where w.table_name = p_table and w.enabled order by o) as operations,
+        select array(select distinct o from (
+                select unnest(w.operations) from rowbeat.watch w where w.table_name = p_table and w.enabled
+                union all
+                select unnest(rowbeat.backup_operations()) from rowbeat.backup b where b.table_name = p_table and b.enabled) x (o) order by o) as operations,
             rowbeat.key_columns(p_table) as key_columns,
             array(select e from rowbeat.watch w cross join unnest(w.exclude) e where w.table_name = p_table and w.enabled
+                    and not exists (select from rowbeat.backup b where b.table_name = p_table and b.enabled)
                 group by e having count(distinct w.name) = (select count(*) from rowbeat.watch a where a.table_name = p_table and a.enabled)
                 order by e) as omitted
     ) s
     where c.table_name = p_table and (c.operations, c.key_columns, c.omitted) is distinct from (s.operations, s.key_columns, s.omitted);
 end $$;
-comment on function rowbeat.refresh_capture(regclass) is 'Tells the capture triggers what the watches want of a table.';
+comment on function rowbeat.refresh_capture(regclass) is 'Tells the capture triggers what the watches and the backup want of a table.';
 
--- Capture triggers that no watch needs (disabled ones count), as statements that drop them.
+-- Capture triggers that no watch and no backup needs (disabled ones count), as statements that drop them.
 create or replace view rowbeat.unneeded_trigger as
 select t.table_name, format('drop trigger %I on %s', t.name, rowbeat.table_name(t.table_name)) as statement,
     pg_has_role(current_user, c.relowner, 'USAGE') as droppable
 from rowbeat.capture_trigger t
 join pg_catalog.pg_class c on c.oid = t.table_name
-where not exists (select from rowbeat.watch w where w.table_name = t.table_name and t.operation = any (rowbeat.captured_operations(w.table_name, w.operations)));
-comment on view rowbeat.unneeded_trigger is 'Capture triggers that no watch needs any more.';
+where not exists (select from rowbeat.watch w where w.table_name = t.table_name and t.operation = any (rowbeat.captured_operations(w.table_name, w.operations)))
+    and not exists (select from rowbeat.backup b where b.table_name = t.table_name);
+comment on view rowbeat.unneeded_trigger is 'Capture triggers that no watch and no backup needs any more.';
 
 -- Promises: they are gone where the caller may drop them and nobody is in the way. Called by: the watches' triggers.
 -- Locks: AccessExclusive on the table, asked for half a second at most.

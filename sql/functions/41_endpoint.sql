@@ -39,17 +39,35 @@ begin
 end $$;
 comment on function rowbeat.authorise(text, text, text, bytea, boolean) is 'Who asks over HTTP, and the status with which he is refused.';
 
--- Promises: the answer of an endpoint's function, with the text of its template; or the status with which the request is refused before
---   anything was called (401, 403; 404: the endpoint is gone). The function gets p_request with the actor, who is also the actor of captured changes.
--- Called by: the daemon, alone in a transaction that is read only for GET. SQLSTATEs: RB002, RB005, and whatever the function raises.
+-- Promises: the text of a plugin's template and of those that it extends, includes or imports, by their names, which stand in it as plain
+--   texts; null when there is no such template.
+create or replace function rowbeat.template_sources(p_plugin text, p_name text) returns jsonb
+language sql stable set search_path = '' as $$
+    with recursive source (path, content) as (
+        select f.path, convert_from(f.content, 'UTF8') from rowbeat.plugin_file f where f.plugin = p_plugin and f.path = 'templates/' || p_name
+        union
+        select f.path, convert_from(f.content, 'UTF8')
+        from source s
+        cross join lateral regexp_matches(s.content, '\{%[-+]?\s*(?:extends|include|import|from)\s+["'']([^"'']+)["'']', 'g') named (names)
+        join rowbeat.plugin_file f on f.plugin = p_plugin and f.path = 'templates/' || named.names[1]
+    )
+    select jsonb_object_agg(substr(s.path, 11), s.content) from source s
+$$;
+comment on function rowbeat.template_sources(text, text) is 'A template of a plugin and those that it names.';
+
+-- Promises: the answer of an endpoint's function, with the texts of its templates; or the status with which the request is refused before
+--   anything was called (401, 403; 404: the endpoint is gone). In an unconfirmed copy of the database nothing is called. The function gets
+--   p_request with the actor, who is also the actor of captured changes.
+-- Called by: the daemon, alone in a transaction that is read only for GET. SQLSTATEs: RB002, RB005, RB007, and whatever the function raises.
 create or replace function rowbeat.serve_endpoint(p_method text, p_shape text, p_request jsonb, p_files bytea[], p_digest bytea, p_open boolean)
-returns table (answer jsonb, template text, refusal integer)
+returns table (answer jsonb, templates jsonb, refusal integer)
 language plpgsql volatile set search_path = '' as $$
 declare
     v_endpoint  rowbeat.plugin_endpoint;
     v_actor     text;
     v_function  regprocedure;
 begin
+    perform rowbeat.refuse_copy();
     select * into v_endpoint from rowbeat.plugin_endpoint e where e.method = p_method and e.shape = p_shape;
     if found then
         select a.actor, a.refusal into v_actor, refusal
@@ -69,8 +87,7 @@ begin
         end if;
         -- What the function did to the search path must not decide what comes next.
         perform pg_catalog.set_config('search_path', '', false);
-        template := (select convert_from(f.content, 'UTF8') from rowbeat.plugin_file f
-            where f.plugin = v_endpoint.plugin and f.path = 'templates/' || coalesce(answer ->> 'template', v_endpoint.template));
+        templates := rowbeat.template_sources(v_endpoint.plugin, coalesce(answer ->> 'template', v_endpoint.template));
     end if;
     return next;
 end $$;

@@ -20,12 +20,12 @@ exception when lock_not_available then
 end $$;
 comment on function rowbeat.empty_slot(text, integer) is 'Empties one slot of a ring table; false when it was empty or busy.';
 
--- A number of days from rowbeat.setting, between bounds.
-create or replace function rowbeat.setting_days(p_name text, p_default integer, p_least integer, p_most integer) returns integer
+-- A whole number from rowbeat.setting, between bounds.
+create or replace function rowbeat.setting_number(p_name text, p_default integer, p_least integer, p_most integer) returns integer
 language sql stable set search_path = '' as $$
     select least(greatest(coalesce((select (s.value #>> '{}')::integer from rowbeat.setting s where s.name = p_name), p_default), p_least), p_most)
 $$;
-comment on function rowbeat.setting_days(text, integer, integer, integer) is 'A number of days from rowbeat.setting.';
+comment on function rowbeat.setting_number(text, integer, integer, integer) is 'A whole number from rowbeat.setting.';
 
 -- What a consumer has not read yet, by slot of the log.
 create or replace function rowbeat.has_unread(p_consumer rowbeat.change_consumer, p_slot integer) returns boolean
@@ -37,26 +37,38 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function rowbeat.has_unread(rowbeat.change_consumer, integer) is 'Whether a slot of the log has changes that a consumer has not read.';
 
+-- The slots of days before yesterday that are beyond so many MiB of the change log, counted from the newest.
+create or replace function rowbeat.slots_beyond(p_today date, p_mebibytes bigint) returns integer[]
+language sql stable set search_path = '' as $$
+    select array(select b.slot from (
+        select s.slot, s.age, sum(pg_total_relation_size(format('rowbeat.change_%s', to_char(s.slot, 'FM00'))::regclass)) over (order by s.age) as bytes
+        from (select rowbeat.slot_of(p_today - d)::integer as slot, d as age from generate_series(-1, 30) d) s) b
+        where b.age > 1 and b.bytes > p_mebibytes * 1048576)
+$$;
+comment on function rowbeat.slots_beyond(date, bigint) is 'Slots of the change log that do not fit into a size any more.';
+
 -- Promises: days of the change log that are older than change_keep_days (3) and that every consumer has read are gone; so are those older than
---   change_hold_days (14, at most 29: the ring comes round), read or not: who had not read them lost his place, and is told so. How many.
+--   change_hold_days (14, at most 29: the ring comes round) or, but for today and yesterday, beyond change_hold_mib (no limit), read or not: who
+--   had not read them lost his place, and is told so. How many.
 -- Called by: prune. Locks: as empty_slot, and the consumers' rows.
 create or replace function rowbeat.empty_change_slots(p_today date) returns integer
 language plpgsql volatile set search_path = '' as $$
 declare
-    v_hold     integer := rowbeat.setting_days('change_hold_days', 14, 1, 29);
-    v_keep     integer := least(rowbeat.setting_days('change_keep_days', 3, 1, 29), v_hold);
+    v_hold     integer := rowbeat.setting_number('change_hold_days', 14, 1, 29);
+    v_keep     integer := least(rowbeat.setting_number('change_keep_days', 3, 1, 29), v_hold);
     v_slot     integer;
     v_read     integer[];
-    v_over     integer[] := array(select rowbeat.slot_of(p_today - d) from generate_series(v_hold + 1, 30) d);
+    v_over     integer[] := array(select rowbeat.slot_of(p_today - d) from generate_series(v_hold + 1, 30) d)
+        || rowbeat.slots_beyond(p_today, rowbeat.setting_number('change_hold_mib', 2147483647, 1, 2147483647));
     v_emptied  integer := 0;
 begin
     update rowbeat.change_consumer r set lost_at = rowbeat.now_()
     where r.lost_at is null and exists (select from unnest(v_over) s where rowbeat.has_unread(r, s));
     -- Gathered first: a table that a running query reads cannot be truncated.
-    select array_agg(s.slot) into v_read from (select rowbeat.slot_of(p_today - d) as slot from generate_series(v_keep + 1, 30) d) s
-    where s.slot = any (v_over)
-        or not exists (select from rowbeat.change_consumer r where r.lost_at is null and rowbeat.has_unread(r, s.slot));
-    foreach v_slot in array coalesce(v_read, '{}') loop
+    select v_over || array_agg(s.slot) into v_read from (select rowbeat.slot_of(p_today - d)::integer as slot from generate_series(v_keep + 1, 30) d) s
+    where s.slot <> all (v_over)
+        and not exists (select from rowbeat.change_consumer r where r.lost_at is null and rowbeat.has_unread(r, s.slot));
+    foreach v_slot in array v_read loop
         v_emptied := v_emptied + rowbeat.empty_slot('change', v_slot)::integer;
     end loop;
     return v_emptied;

@@ -84,6 +84,42 @@ cross join lateral (
 ) u;
 comment on view rowbeat.consumers is 'Readers of the change log: since when something waits for them, and whether they lost their place.';
 
+create or replace view rowbeat.backups as
+select b.name, coalesce(t.name, s.table_name) as "table", b.enabled, v.status, v.problem, b.baselined_at, r.waits_since, b.broken_at
+from rowbeat.backup b
+join rowbeat.backup_source s on s.id = b.source
+left join lateral (select rowbeat.table_name(c.oid) as name, c.relispartition from pg_catalog.pg_class c where c.oid = b.table_name) t on true
+left join rowbeat.consumers r on r.name = 'backup'
+cross join lateral (
+    select v.status, v.problem from (values
+        (t.name is null, 'its table is gone: create it again, rowbeat backup enable, then rowbeat restore', true),
+        (not b.enabled, 'ended', false),
+        (t.relispartition, 'its table is a partition by now: enable its root', true),
+        (rowbeat.key_columns(b.table_name) = '{}', 'its table has no primary key any more: give it one, then rowbeat backup enable --again', true),
+        (exists (select from unnest(rowbeat.backup_operations()) o where not exists (
+            select from rowbeat.capture_trigger c where c.table_name = b.table_name and c.operation = o and c.enabled)),
+            'a trigger is missing or disabled: rowbeat backup enable --again', true),
+        (b.broken is not null, format('incomplete since %s: %s; rowbeat backup enable --again', b.broken_at, b.broken), true),
+        (rowbeat.changed_columns(b) is not null, format('its columns changed (%s): rowbeat backup enable --again', rowbeat.changed_columns(b)), true),
+        (r.waits_since < (select rowbeat.now_()) - interval '1 minute', format('behind since %s', r.waits_since), true),
+        (b.baselined_at is null, 'the baseline is being taken', false),
+        (true, 'up to date', false)
+    ) v (holds, status, problem) where v.holds limit 1
+) v
+order by b.name;
+comment on view rowbeat.backups is 'Backups, and whether they are complete and up to date.';
+
+create or replace view rowbeat.backup_targets as
+select t.name, t.kind, t.position, n.newest - t.position as behind, t.written_at, t.node,
+    case when t.error is not null then format('fails since %s: %s', t.error_at, t.error)
+        when n.newest > t.position and t.written_at < (select rowbeat.now_()) - interval '2 minutes' then format('behind, and not written since %s', t.written_at)
+        when n.newest > t.position then 'catching up' else 'up to date' end as status,
+    t.error is not null or n.newest > t.position and t.written_at < (select rowbeat.now_()) - interval '2 minutes' as problem
+from rowbeat.backup_target t
+cross join lateral (select coalesce(max(b.number), 0) as newest from rowbeat.backup_transaction b) n
+order by t.name;
+comment on view rowbeat.backup_targets is 'Further targets of the backup: how many transactions each is behind, and what is wrong.';
+
 create or replace view rowbeat.upcoming as
 select s.name, s.definition, s.spec, s.time_zone, s.enabled, s.next_fire_at,
     to_char(s.next_fire_at at time zone s.time_zone, 'YYYY-MM-DD HH24:MI:SS') as next_fire_local,
@@ -139,6 +175,10 @@ language sql stable set search_path = '' as $$
             'last_decision', u.last_decision)), '[]') from rowbeat.upcoming u),
         'zone_data', jsonb_build_object('server', rowbeat.server_zone_data(), 'schedules', (select max(s.zone_data) from rowbeat.schedule s)),
         'watches', (select coalesce(jsonb_agg(to_jsonb(w) order by w.name), '[]') from rowbeat.watches w),
+        'consumers', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'read_at', c.read_at, 'lost_at', c.lost_at,
+            'behind_seconds', coalesce(round(extract(epoch from rowbeat.now_() - c.waits_since), 1), 0)) order by c.name), '[]') from rowbeat.consumers c),
+        'backups', (select coalesce(jsonb_agg(to_jsonb(b) || jsonb_build_object('ok', (not b.problem)::integer) order by b.name), '[]') from rowbeat.backups b),
+        'backup_targets', (select coalesce(jsonb_agg(to_jsonb(t) order by t.name), '[]') from rowbeat.backup_targets t),
         'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,
             'enabled', c.enabled) order by c.name), '[]') from rowbeat.channel c),
         'plugins', (select coalesce(jsonb_agg(jsonb_build_object('name', p.name, 'version', p.version, 'isolated', p.role_name is not null)
@@ -147,4 +187,4 @@ language sql stable set search_path = '' as $$
             from rowbeat.failures f limit 20) f)
     )
 $$;
-comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, channels, plugins, latest failures.';
+comment on function rowbeat.status() is 'The whole status as one JSON document: nodes, queues, schedules, watches, consumers, backups, channels, plugins, latest failures.';

@@ -49,6 +49,13 @@ select 'change log', count(*) = 0, coalesce(string_agg(case
 from rowbeat.consumers c
 where c.lost_at is not null or c.waits_since < (select rowbeat.now_()) - case when c.name = 'router' then interval '1 minute' else interval '1 day' end
 union all
+select 'backups', count(*) = 0, coalesce(string_agg(format('%s: %s', p.name, p.status), '; '), 'all are well')
+from (
+    select b.name, b.status from rowbeat.backups b where b.problem
+    union all
+    select 'target ' || t.name, t.status from rowbeat.backup_targets t where t.problem
+) p
+union all
 select 'features', count(*) = 0, format('%s cannot be asked', count(*)) from rowbeat.feature f where f.last_error is not null
 union all
 select 'notifications', pg_notification_queue_usage() < 0.5, format('the server''s queue is %s %% full', round(pg_notification_queue_usage() * 100))

@@ -6,7 +6,7 @@ select to_jsonb(e) as endpoint from rowbeat.plugin_endpoint e order by e.shape, 
 
 -- name: serve
 -- $1 method · $2 shape · $3 request · $4 files · $5 digest of the token · $6 whether it came straight over the loopback.
-select s.answer, s.template, s.refusal from rowbeat.serve_endpoint($1, $2, $3, $4, $5, $6) s
+select s.answer, s.templates, s.refusal from rowbeat.serve_endpoint($1, $2, $3, $4, $5, $6) s
 
 -- name: used
 -- $1 digest of a token that was shown. To the minute: a busy token is not written by every request.

@@ -16,11 +16,14 @@ update rowbeat.schedule s set planned_at = null, plan_from = greatest(s.plan_fro
 where s.enabled and coalesce(s.zone_data, '') < $1 and s.next_fire_at > rowbeat.now_()
 
 -- name: due
--- Due schedules, and how long until the next one; a row without a schedule when there is none. $1 how many
+-- Due schedules, and how long until the next one; a row without a schedule when there is none. One whose features have not been asked
+-- for yet waits for that, a moment. $1 how many
 select n.now, s.name, s.spec, s.time_zone, s.anchor, s.end_at, s.next_fire_at, s.catch_up,
     (extract(epoch from s.catch_up_window) * 1000)::bigint as window_ms, (extract(epoch from s.next_fire_at - n.now) * 1000)::bigint as in_ms
 from (select rowbeat.now_() as now) n
-left join (select * from rowbeat.schedule d where d.enabled and d.next_fire_at is not null order by d.next_fire_at limit $1) s on true
+left join (select * from rowbeat.schedule d where d.enabled and d.next_fire_at is not null
+    and (d.requires = '{}' or not exists (select from rowbeat.feature f
+        where f.name = any (d.requires) and f.condition is not null and f.checked_at is null)) order by d.next_fire_at limit $1) s on true
 order by s.next_fire_at
 
 -- name: fire

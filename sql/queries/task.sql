@@ -40,7 +40,8 @@ select rowbeat.perform_sql($1, $2, $3), pg_advisory_unlock_all()
 
 -- name: plan
 -- $1 id · $2 attempt · $3 node
-select rowbeat.call_plan($1, $2, $3) as effect, cardinality(rowbeat.responses($1)) as steps
+select p.effect, cardinality(rowbeat.responses($1)) as steps, (rowbeat.read_verdict(p.effect)).outcome is not null as ended
+from rowbeat.call_plan($1, $2, $3) p (effect)
 
 -- name: record_step
 -- $1 id · $2 attempt · $3 node · $4 step · $5 effect · $6 response

@@ -151,7 +151,8 @@ fn clap_command(declared: &manifest::Command) -> Command {
         } else if field.list {
             arg = arg.num_args(1..).action(ArgAction::Append);
         } else {
-            arg = arg.allow_hyphen_values(field.kind == "integer" || field.kind == "numeric");
+            // What is wrong with a negative number is not for clap to say.
+            arg = arg.allow_negative_numbers(true);
         }
         command = command.arg(arg.required(field.required && !excused));
     }
@@ -176,11 +177,11 @@ fn help(field: &Field) -> String {
 
 async fn perform(context: &Context, declared: &Declared, given: &ArgMatches) -> Result<(), Failure> {
     let (plugin, command) = (&declared.plugin, &declared.command);
-    let mut arguments = Map::new();
+    let (mut arguments, mut generated) = (Map::new(), Map::new());
     for field in &command.arguments {
         let texts = given.get_many::<String>(&field.name).into_iter().flatten();
         let texts: Vec<&str> = texts.map(String::as_str).collect();
-        arguments.insert(field.name.clone(), argument::read(field, &texts)?);
+        arguments.insert(field.name.clone(), argument::read(field, &texts, &mut generated)?);
     }
     let arguments = Value::Object(arguments);
     let (client, connection) = context.connector()?.connect("app").await?;
@@ -189,18 +190,20 @@ async fn perform(context: &Context, declared: &Declared, given: &ArgMatches) -> 
         if let Some(task) = command.task.as_ref().filter(|_| later) {
             let id: i64 = client.query_one(query::text("app.enqueue"), &[task, &arguments]).await?.get("id");
             if context.json() {
-                return output::json(&json!({ "task": id }));
+                return output::json(&told(json!({ "task": id }), generated));
             }
             let queued = command.queued.as_deref().unwrap_or("task {id}");
-            return output::line(queued.replace("{id}", &id.to_string()));
+            output::line(queued.replace("{id}", &id.to_string()))?;
+            return print_generated(&generated);
         }
         // The lines are those of a committed transaction.
         let rows = client.query(query::text("app.run"), &[plugin, &command.name, &arguments]).await?;
         let lines: Vec<Option<String>> = rows.iter().map(|row| row.get("line")).collect();
         if context.json() {
-            return output::json(&json!({ "lines": lines }));
+            return output::json(&told(json!({ "lines": lines }), generated));
         }
-        lines.iter().flatten().try_for_each(output::line)
+        lines.iter().flatten().try_for_each(output::line)?;
+        print_generated(&generated)
     };
     let progress = Progress::default();
     let done = tokio::select! {
@@ -209,4 +212,19 @@ async fn perform(context: &Context, declared: &Declared, given: &ArgMatches) -> 
     };
     progress.clear();
     done
+}
+
+/// A document with the passwords that were made for it.
+fn told(mut document: Value, generated: Map<String, Value>) -> Value {
+    if !generated.is_empty() {
+        document["generated"] = generated.into();
+    }
+    document
+}
+
+/// The passwords that were made, once the command has done its work: nobody can tell them later.
+fn print_generated(generated: &Map<String, Value>) -> Result<(), Failure> {
+    generated
+        .iter()
+        .try_for_each(|(name, password)| output::line(format!("{name}: {}", output::cell(password))))
 }

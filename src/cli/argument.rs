@@ -1,18 +1,24 @@
-//! The value of a command's argument: as given, asked for, read from a file, or, of passwords, only their hash.
+//! The value of a command's argument: as given, asked for, read from a file, or, of passwords, only
+//! their hash, also of those that are made here.
 
 use std::io::{IsTerminal, Read, Write};
 
 use argon2::password_hash::{PasswordHasher, SaltString};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::token::secret;
 use crate::plugin::manifest::Field;
 
-/// Reads an argument; `texts` is what was given for it.
-pub(super) fn read(field: &Field, texts: &[&str]) -> Result<Value, Failure> {
+/// Reads an argument; `texts` is what was given for it. A password that is made here is told to `generated`, and to nobody else.
+pub(super) fn read(
+    field: &Field,
+    texts: &[&str],
+    generated: &mut Map<String, Value>,
+) -> Result<Value, Failure> {
     let wrong = |problem: String| Failure::new(format!("{}: {problem}", field.name)).exit(Exit::Usage);
     let asked = match &field.prompt {
         Some(prompt) if texts.is_empty() && field.default.is_none() => ask(prompt, field.kind == "password")?,
@@ -21,6 +27,12 @@ pub(super) fn read(field: &Field, texts: &[&str]) -> Result<Value, Failure> {
     let texts: Vec<&str> =
         if texts.is_empty() { asked.as_deref().into_iter().collect() } else { texts.to_vec() };
     match (field.kind.as_str(), texts.as_slice()) {
+        ("password", []) if field.generate => {
+            let password = secret::<18>()?;
+            let hash = hash(&password)?;
+            generated.insert(field.name.clone(), password.into());
+            Ok(hash.into())
+        }
         ("password" | "file", []) => field.absent().map_err(wrong),
         ("password", [.., password]) => Ok(Value::from(hash(password)?)),
         ("file", many) if field.list => many.iter().map(|path| file(field, path)).collect(),

@@ -1,4 +1,5 @@
-//! `rowbeat listen`: the daemon in the foreground, telling what it hears on the channels that become tasks.
+//! `rowbeat listen`: the daemon in the foreground, telling what it hears on channels: those that become tasks, while it is the one
+//! that makes them, and those that plugins announce.
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -39,6 +40,7 @@ async fn tell(context: &Context, mut ears: Receiver<Ear>) -> Result<(), Failure>
                 serde_json::json!({ "unlistened": channel }),
                 format!("No longer listening to channel: {channel}"),
             ),
+            Ok(Ear::Nothing(said)) => (serde_json::json!({ "nothing": said }), said),
             Ok(Ear::Heard(heard)) if heard.channel == "rowbeat" => continue,
             Ok(Ear::Heard(heard)) => (
                 serde_json::json!({ "pid": heard.pid, "channel": heard.channel, "payload": heard.payload }),

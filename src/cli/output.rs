@@ -19,6 +19,11 @@ pub(super) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
+/// Prints a piece of a long text.
+pub(super) fn text(text: &str) -> Result<(), Failure> {
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
 /// Prints a JSON document.
 pub(super) fn json(document: &impl serde::Serialize) -> Result<(), Failure> {
     line(serde_json::to_string_pretty(document).map_err(std::io::Error::from)?)

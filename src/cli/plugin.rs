@@ -10,6 +10,7 @@ use super::database::Context;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output;
+use super::plugin_source::{Source, read};
 use super::task::tell;
 use crate::db::query::{Db, SESSION_SETUP};
 use crate::plugin::bundle::{self, Bundle};
@@ -35,7 +36,7 @@ pub(super) enum Arguments {
     },
     /// Install a plugin, all of it or nothing.
     #[command(
-        after_help = "Examples:\n  rowbeat plugin install tally/ --test\n  rowbeat plugin install tally-0.1.0.zip --dry-run"
+        after_help = "Examples:\n  rowbeat plugin install tally/ --test\n  rowbeat plugin install tally-0.1.0.zip --dry-run\n  rowbeat plugin install https://plugins.example.com/tally-0.1.0.zip --sha256 9f86d08188…"
     )]
     Install(Install),
     /// Bring an installed plugin to the version of these files.
@@ -96,8 +97,8 @@ pub(super) enum Arguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Install {
-    /// A folder, a zip, or the name of a bundled plugin.
-    plugin: String,
+    #[command(flatten)]
+    source: Source,
     /// Do everything, show it, and roll it back.
     #[arg(long)]
     dry_run: bool,
@@ -132,15 +133,6 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
     }
 }
 
-/// The plugin at a path, else the bundled one of that name.
-fn read(plugin: &str) -> Result<Plugin, Failure> {
-    let bundle = match bundled::find(plugin) {
-        Some(bundle) if !Path::new(plugin).exists() => bundle,
-        _ => Bundle::open(Path::new(plugin)),
-    };
-    Ok(bundle.map_err(Problems).and_then(Plugin::read)?)
-}
-
 fn new(context: &Context, name: &str) -> Result<(), Failure> {
     let bundle = scaffold(name);
     Plugin::read(bundle.clone())?;
@@ -169,20 +161,30 @@ fn check(context: &Context, plugin: &str) -> Result<(), Failure> {
 }
 
 async fn install(context: &Context, arguments: &Install, upgrade: bool) -> Result<(), Failure> {
-    let plugin = read(&arguments.plugin)?;
+    let plugin = arguments.source.read().await?;
+    install_read(context, &plugin, arguments, upgrade).await
+}
+
+async fn install_read(
+    context: &Context,
+    plugin: &Plugin,
+    arguments: &Install,
+    upgrade: bool,
+) -> Result<(), Failure> {
     let options = Options { upgrade, dry_run: arguments.dry_run, test: arguments.test };
-    let report = installer::install(&context.connector()?, &plugin, options, &progress(context)).await?;
+    let report = installer::install(&context.connector()?, plugin, options, &progress(context)).await?;
     show(context, &report)
 }
 
 /// The spelling `install_plugin`, for scripts that count on a failure when there is nothing to install.
 pub(super) async fn install_new(context: &Context, arguments: &Install) -> Result<(), Failure> {
-    let name = read(&arguments.plugin)?.manifest.name;
-    let row = context.db().await?.row("plugin.installed", &[&name]).await?;
+    let plugin = arguments.source.read().await?;
+    let name = &plugin.manifest.name;
+    let row = context.db().await?.row("plugin.installed", &[name]).await?;
     if row.is_some_and(|row| !row.get::<_, bool>("removed")) {
         return Err(Failure::new(format!("{name} is already installed.")));
     }
-    install(context, arguments, false).await
+    install_read(context, &plugin, arguments, false).await
 }
 
 /// Steps are shown to people who watch, on standard error.

@@ -61,7 +61,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
                 ))
                 .remedy("endpoints are written as declared: 'GET /api/loyalty/{customer}'"));
             }
-            let secret = secret()?;
+            let secret = format!("rbt_{}", secret::<32>()?);
             let seconds = expires.map(|expires| expires.as_secs_f64());
             let made = db
                 .row("token.create", &[&digest(&secret), &name, &operator, &plugin, &endpoint, &seconds])
@@ -103,9 +103,9 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
     }
 }
 
-/// 256 random bits.
-fn secret() -> Result<String, Failure> {
-    let mut bytes = [0; 32];
+/// So many random bytes, as letters, digits, - and _.
+pub(super) fn secret<const BYTES: usize>() -> Result<String, Failure> {
+    let mut bytes = [0; BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::new("the system gives no random numbers"))?;
-    Ok(format!("rbt_{}", URL_SAFE_NO_PAD.encode(bytes)))
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }

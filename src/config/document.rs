@@ -33,6 +33,7 @@ pub(crate) struct Entry {
 pub(crate) struct Document {
     entries: BTreeMap<String, Entry>,
     programs: Vec<(String, String)>,
+    backups: Vec<(String, String)>,
     connections: Vec<Connection>,
 }
 
@@ -74,6 +75,11 @@ impl Document {
         &self.programs
     }
 
+    /// The names of the backup's targets and where each begins.
+    pub(crate) fn backups(&self) -> &[(String, String)] {
+        &self.backups
+    }
+
     /// The connections whose type is known.
     pub(crate) fn connections(&self) -> &[Connection] {
         &self.connections
@@ -113,6 +119,7 @@ impl Reader<'_> {
             let (name, offset) = (key.get_ref().as_ref(), key.span().start);
             match value.get_ref() {
                 DeValue::Table(inner) if name == "programs" => self.programs(inner),
+                DeValue::Table(inner) if name == "backup" => self.backups(inner),
                 DeValue::Table(inner) if name == "connections" => self.connections(inner),
                 DeValue::Table(inner) if SECTIONS.contains(&name) => self.section(name, name, inner),
                 DeValue::Table(_) => {
@@ -151,6 +158,26 @@ impl Reader<'_> {
                     offset,
                     "a program is a table",
                     format!("write [programs.{name}] and path = \"/absolute/path\" below"),
+                ),
+            }
+        }
+    }
+
+    fn backups(&mut self, backups: &DeTable<'_>) {
+        for (key, value) in in_order(backups) {
+            let (name, offset) = (key.get_ref().as_ref(), key.span().start);
+            let dotted = format!("backup.{name}");
+            match value.get_ref() {
+                DeValue::Table(inner) => {
+                    let place = self.place(offset);
+                    self.document.backups.push((name.to_owned(), place));
+                    self.section(keys::BACKUP, &dotted, inner);
+                }
+                _ => self.refuse(
+                    &dotted,
+                    offset,
+                    "a target of the backup is a table",
+                    format!("write [backup.{name}] and url = … or folder = … below"),
                 ),
             }
         }

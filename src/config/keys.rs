@@ -38,6 +38,8 @@ const fn key(section: &'static str, name: &'static str, kind: Kind, help: &'stat
     Key { section, name, kind, help }
 }
 
+/// The keys of a further target of the backup.
+pub const BACKUP: &str = "backup.*";
 /// The keys of a connection of type `http`.
 pub const HTTP_CONNECTION: &str = "connections.* of type http";
 /// The keys of a connection of type `smtp`.
@@ -114,6 +116,9 @@ pub const KEYS: &[Key] = &[
     key("programs.*", "args", Kind::Texts, "arguments"),
     key("programs.*", "env", Kind::Map, "environment variables"),
     key("programs.*", "working_dir", Kind::Text, "folder the program starts in"),
+    key(BACKUP, "url", Kind::Text, "connection string of a database that takes the images"),
+    key(BACKUP, "password_file", Kind::Text, "file that holds the password"),
+    key(BACKUP, "folder", Kind::Text, "folder of append-only files that take the images"),
     key(HTTP_CONNECTION, "type", Kind::Text, "http"),
     key(HTTP_CONNECTION, "base_url", Kind::Text, "where it leads; the paths of effects are appended"),
     key(HTTP_CONNECTION, "auth", Kind::Text, "none, basic, bearer or oauth2"),
@@ -202,7 +207,7 @@ pub const KEYS: &[Key] = &[
 
 /// The tables of the file.
 pub(crate) const SECTIONS: &[&str] =
-    &["database", "private_postgres", "node", "http", "log", "programs", "connections"];
+    &["database", "private_postgres", "node", "http", "log", "programs", "backup", "connections"];
 
 /// The key of a table by its name.
 pub(crate) fn find(section: &str, name: &str) -> Option<&'static Key> {

@@ -94,7 +94,8 @@ fn file_layer(document: &Document, environment: &Environment, notes: &mut Notes<
     layer
 }
 
-fn dsn_layer(text: &str, key: &str, place: &str, errors: &mut Vec<ConfigError>) -> Parameters {
+/// The parameters of a connection string.
+pub(crate) fn dsn_layer(text: &str, key: &str, place: &str, errors: &mut Vec<ConfigError>) -> Parameters {
     match parse_dsn(text) {
         Ok(pairs) => Parameters::of_pairs(&pairs, key, errors),
         Err(problem) => {

@@ -54,6 +54,10 @@ pub enum Topic {
     Lost,
     /// Nothing: woken by time only.
     Time,
+    /// Changes were captured, for the backup.
+    Backup,
+    /// Images were written here.
+    Image,
 }
 
 const TOPICS: [(&str, Topic); 7] = [
@@ -72,12 +76,14 @@ impl Topic {
         match self {
             Self::Task => Some(Duration::from_millis(1)),
             Self::Change => Some(Duration::from_millis(if changing { 4 } else { 16 })),
+            Self::Backup => Some(Duration::from_millis(if changing { 50 } else { 200 })),
             Self::Schedule
             | Self::Channel
             | Self::Definition
             | Self::Cancel
             | Self::Endpoint
             | Self::Lost
+            | Self::Image
             | Self::Time => None,
         }
     }
@@ -95,7 +101,7 @@ struct Inner {
     changing: AtomicBool,
     state: AtomicU8,
     listening: AtomicBool,
-    topics: [Notify; 9],
+    topics: [Notify; 11],
     stirred: Notify,
     listening_changed: Notify,
 }
@@ -139,6 +145,10 @@ impl Bell {
     /// Wakes whoever waits for `topic`; kept for him if he does not wait right now.
     pub fn wake(&self, topic: Topic) {
         self.inner.topics[topic as usize].notify_one();
+        // Two read the log, and each waits for itself.
+        if topic == Topic::Change {
+            self.wake(Topic::Backup);
+        }
     }
 
     /// Wakes everybody for a scan.

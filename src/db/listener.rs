@@ -1,4 +1,5 @@
-//! The listening session: hears the doorbell, and, while this node is on duty, the channels that are turned into tasks.
+//! The listening session: hears the doorbell, while this node is on duty the channels that are turned into tasks, and, where somebody
+//! is told of it, what plugins announce.
 //!
 //! It lives outside the pool, runs nothing but short statements, and never makes the server wait: what it hears goes into
 //! coalescing flags (the bell) or into a bounded queue that drops, and says so, when it is full (channels: best effort by
@@ -7,8 +8,8 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -47,6 +48,8 @@ pub enum Ear {
     Listening(String),
     /// It no longer does.
     Unlistened(String),
+    /// A plugin announces nothing, and says so.
+    Nothing(String),
     /// It heard something.
     Heard(Heard),
 }
@@ -59,6 +62,15 @@ pub struct Listener {
     heard: mpsc::Sender<Heard>,
     ears: broadcast::Sender<Ear>,
     node: Arc<AtomicI64>,
+    /// The channels whose notifications become tasks here.
+    tasks: Mutex<BTreeSet<String>>,
+}
+
+/// What the session does beside the doorbell.
+#[derive(Default)]
+struct Following {
+    channels: BTreeSet<String>,
+    nothing: BTreeSet<String>,
 }
 
 impl Listener {
@@ -73,7 +85,7 @@ impl Listener {
         node: Arc<AtomicI64>,
     ) -> Self {
         health.passed(NAME, Duration::ZERO);
-        Self { connector: connector.for_listen(), bell, health, heard, ears, node }
+        Self { connector: connector.for_listen(), bell, health, heard, ears, node, tasks: Mutex::default() }
     }
 
     /// Listens until `stop`, reconnecting for ever.
@@ -137,8 +149,8 @@ impl Listener {
         *connected = true;
         tracing::debug!("listening");
         self.bell.set_listening(true);
-        let duty = in_time(client.prepare(query::text("channel.take_duty"))).await?;
-        let mut channels = BTreeSet::new();
+        let wanted = in_time(client.prepare(query::text("channel.wanted"))).await?;
+        let mut following = Following::default();
         let mut present = 0;
         loop {
             let node = self.node.load(Ordering::SeqCst);
@@ -146,32 +158,38 @@ impl Listener {
                 in_time(client.query(query::text("node.present"), &[&node])).await?;
                 present = node;
             }
-            self.follow_channels(client, &duty, &mut channels).await?;
+            self.follow_channels(client, &wanted, &mut following).await?;
             self.health.passed(NAME, HEARTBEAT);
             self.bell.wait(super::doorbell::Topic::Channel, HEARTBEAT).await;
         }
     }
 
-    /// Listens to the wanted channels while on duty: one node at a time, by a session lock.
+    /// Listens to the channels that become tasks while on duty, which is one node at a time, by a session lock; and to what plugins
+    /// announce, where somebody is told of it.
     async fn follow_channels(
         &self,
         client: &Client,
-        duty: &Statement,
-        channels: &mut BTreeSet<String>,
+        wanted: &Statement,
+        following: &mut Following,
     ) -> anyhow::Result<()> {
-        let on_duty = in_time(client.query_opt(duty, &[])).await?;
-        let Some(on_duty) = on_duty else { return Ok(()) };
-        let wanted: BTreeSet<String> = on_duty.get::<_, Vec<String>>("channels").into_iter().collect();
-        for gone in channels.difference(&wanted) {
+        let told = self.ears.receiver_count() > 0;
+        let Some(row) = in_time(client.query_opt(wanted, &[&told])).await? else { return Ok(()) };
+        let set = |column: &str| row.get::<_, Vec<String>>(column).into_iter().collect::<BTreeSet<_>>();
+        let (tasks, nothing) = (set("tasks"), set("nothing"));
+        let wanted = &tasks | &set("announced");
+        // First: what is heard from then on becomes tasks.
+        *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        for gone in following.channels.difference(&wanted) {
             in_time(client.batch_execute(&format!("unlisten {}", quoted(gone)))).await?;
             self.tell(Ear::Unlistened(gone.clone()));
         }
-        for new in wanted.difference(channels) {
+        for new in wanted.difference(&following.channels) {
             in_time(client.batch_execute(&format!("listen {}", quoted(new)))).await?;
             tracing::info!(channel = new, "listening to channel");
             self.tell(Ear::Listening(new.clone()));
         }
-        *channels = wanted;
+        nothing.difference(&following.nothing).for_each(|said| self.tell(Ear::Nothing(said.clone())));
+        *following = Following { channels: wanted, nothing };
         Ok(())
     }
 
@@ -179,7 +197,9 @@ impl Listener {
         let heard = Heard { channel: channel.to_owned(), payload: payload.to_owned(), pid };
         if channel == CHANNEL {
             self.bell.heard(payload);
-        } else if self.heard.try_send(heard.clone()).is_err() {
+        } else if self.tasks.lock().unwrap_or_else(PoisonError::into_inner).contains(channel)
+            && self.heard.try_send(heard.clone()).is_err()
+        {
             tracing::warn!(
                 channel,
                 "too many notifications at once; this one is dropped (a watch would keep it)"

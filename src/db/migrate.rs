@@ -367,8 +367,7 @@ mod tests {
     fn every_file_is_well_named_and_tells_its_locks() {
         let migrations = migrations().expect("migrations are well named");
         let versions: Vec<i32> = migrations.iter().map(|(_, m)| m.version()).collect();
-        let expected: Vec<i32> = (1..).take(versions.len()).collect();
-        assert_eq!(versions, expected, "numbers without holes");
+        assert!(versions.windows(2).all(|two| two[0] < two[1]), "each number once: {versions:?}");
         for (source, _) in &migrations {
             assert_ne!(locks(source.text), "not said", "{}", source.name);
         }

@@ -1,16 +1,18 @@
 //! `exec`: programs that the node's configuration allows, by name.
 //!
 //! The effect is `{"program": name, "args": [...], "input": any}`; the program gets `input` (the payload when absent) as
-//! JSON on standard input, and the task's identity in its environment, which is otherwise empty but for PATH and what the
-//! configuration adds. Exit code 0 is success, its standard output the response (JSON when it parses, else text); anything
-//! else is a failure with the end of standard error. It runs in a process group of its own, which is killed when the
-//! attempt ends, however it ends.
+//! JSON on standard input, or what `template` makes of `data`, and the task's identity in its environment, which is otherwise
+//! empty but for PATH and what the configuration adds. Exit code 0 is success, its standard output the response (JSON when it
+//! parses, else text; with `"output": "base64"` an object with its bytes); anything else is a failure with the end of standard
+//! error. It runs in a process group of its own, which is killed when the attempt ends, however it ends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -18,10 +20,13 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use super::template::{self, Escape};
 use super::{Effect, Failure};
 
 /// Output beyond this many bytes is read and dropped.
 const MOST_OUTPUT: u64 = 1024 * 1024;
+/// Bytes that are kept as such; more are a failure, for half a file is none.
+const MOST_BYTES: u64 = 8 * 1024 * 1024;
 const ERROR_TAIL: usize = 4096;
 
 /// A program that tasks may run.
@@ -49,6 +54,35 @@ struct Spec {
     #[serde(default)]
     args: Vec<String>,
     input: Option<Value>,
+    template: Option<Template>,
+    data: Option<Value>,
+    output: Option<Output>,
+}
+
+/// What is written to standard input instead of JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Template {
+    Text(String),
+    Html(String),
+}
+
+/// What standard output is taken for.
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Output {
+    Base64,
+}
+
+impl Spec {
+    fn standard_input(&self, payload: &Value) -> Result<String, String> {
+        let data = self.data.as_ref().unwrap_or(payload);
+        match &self.template {
+            None => Ok(self.input.as_ref().unwrap_or(payload).to_string()),
+            Some(Template::Text(source)) => template::render("text", source, data, Escape::Nothing),
+            Some(Template::Html(source)) => template::render("html", source, data, Escape::Html),
+        }
+    }
 }
 
 /// Kills the process group when dropped: the program and whatever it started.
@@ -75,18 +109,24 @@ impl Programs {
 
     pub(crate) async fn perform(&self, effect: Effect) -> Result<Value, Failure> {
         let spec: Spec = serde_json::from_value(effect.spec.clone()).map_err(|error| {
-            Failure::reject(format!("effect is not {{\"program\", \"args\", \"input\"}}: {error}"))
+            Failure::reject(format!("effect is not {{\"program\", \"args\", \"input\", \"template\", \"data\", \"output\"}}: {error}"))
         })?;
         let Some(program) = self.programs.get(&spec.program) else {
             return Err(Failure::retry(format!("program {} is not in this node's [programs]", spec.program)));
         };
-        run(program, &spec, &effect)
+        let input = spec.standard_input(&effect.task.payload).map_err(Failure::reject)?;
+        run(program, &spec, input, &effect)
             .await
             .map_err(|error| Failure::retry(format!("{}: {error}", spec.program)))?
     }
 }
 
-async fn run(program: &Program, spec: &Spec, effect: &Effect) -> std::io::Result<Result<Value, Failure>> {
+async fn run(
+    program: &Program,
+    spec: &Spec,
+    input: String,
+    effect: &Effect,
+) -> std::io::Result<Result<Value, Failure>> {
     let mut command = Command::new(&program.path);
     command
         .args(&program.args)
@@ -108,7 +148,6 @@ async fn run(program: &Program, spec: &Spec, effect: &Effect) -> std::io::Result
     }
     let mut child = command.spawn()?;
     let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
-    let input = spec.input.as_ref().unwrap_or(&effect.task.payload).to_string();
     let stdin = child.stdin.take();
     let feed = async move {
         if let Some(mut stdin) = stdin {
@@ -117,9 +156,19 @@ async fn run(program: &Program, spec: &Spec, effect: &Effect) -> std::io::Result
         }
     };
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let ((), output, errors, status) = tokio::join!(feed, read(stdout), read(stderr), child.wait());
+    let binary = spec.output == Some(Output::Base64);
+    let most = if binary { MOST_BYTES + 1 } else { MOST_OUTPUT };
+    let ((), output, errors, status) =
+        tokio::join!(feed, read(stdout, most), read(stderr, MOST_OUTPUT), child.wait());
     drop(group);
     let (output, errors, status) = (output?, errors?, status?);
+    if status.success() && binary {
+        if output.len() as u64 > MOST_BYTES {
+            let problem = format!("{}: its output has more than {MOST_BYTES} bytes", spec.program);
+            return Ok(Err(Failure::reject(problem)));
+        }
+        return Ok(Ok(json!({ "base64": STANDARD.encode(&output) })));
+    }
     if status.success() {
         let text = String::from_utf8_lossy(&output);
         return Ok(Ok(serde_json::from_str(&text).unwrap_or_else(|_| json!(text.trim_end()))));
@@ -130,10 +179,10 @@ async fn run(program: &Program, spec: &Spec, effect: &Effect) -> std::io::Result
     Ok(Err(Failure::Retry { error, after: None }))
 }
 
-async fn read(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     if let Some(mut pipe) = pipe {
-        (&mut pipe).take(MOST_OUTPUT).read_to_end(&mut kept).await?;
+        (&mut pipe).take(most).read_to_end(&mut kept).await?;
         tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
     }
     Ok(kept)

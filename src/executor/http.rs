@@ -1,10 +1,10 @@
 //! `http`: requests by connections of the node's configuration.
 //!
 //! The effect is `{"connection", "method", "path", "query", "headers", "body" | "text" | "form" | "template" and "data",
-//! "ok", "retry"}`, the response `{"status", "headers", "body"}`. The connection says where it leads, who it is and what is allowed; an effect
+//! "ok", "retry", "secret"}`, the response `{"status", "headers", "body"}`. The connection says where it leads, who it is and what is allowed; an effect
 //! cannot leave the connection's base URL, name another host or set credentials. 2xx is done; 408, 425, 429, 5xx and a
 //! broken connection are worth another attempt; every other status is not. `ok` and `retry` list statuses that count
-//! differently.
+//! differently. What is `secret` of an exchange is not kept, but for the status.
 //!
 //! Invariant: credentials, headers and bodies go to the origin of the base URL only, whatever redirects say.
 
@@ -17,13 +17,14 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 use self::auth::Credentials;
-use self::request::{Request, Spec};
+use self::request::{Request, Side, Spec};
 use self::response::Reply;
 use self::transport::Transport;
 use super::{Effect, Failure, Unusable};
 use crate::config::HttpConnection;
 
 mod auth;
+pub mod download;
 mod redirect;
 mod request;
 mod response;
@@ -69,7 +70,10 @@ impl Connections {
             return Err(Failure::no_connection("http", &spec.connection));
         };
         let request = Request::new(&connection.config, &spec, &effect)?;
-        let reply = connection.exchange(request.clone()).await?;
+        let mut reply = connection.exchange(request.clone()).await?;
+        if spec.secret.contains(&Side::Response) {
+            reply.forget_content();
+        }
         reply.judge(&request.describe(), &spec.ok, &spec.retry, connection.config.max_response_bytes)
     }
 }

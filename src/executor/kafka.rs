@@ -16,12 +16,15 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Effect, Failure, Unusable};
 use crate::config::KafkaConnection;
+
+/// How long brokers are waited for by somebody who wants a list of topics.
+const SEARCH: Duration = Duration::from_secs(5);
 
 /// The clusters of this node.
 #[derive(Clone, Default)]
@@ -108,6 +111,21 @@ impl Connections {
             Err((error, _)) => Err(refused(&spec.topic, &error)),
         }
     }
+}
+
+/// The topics of a cluster, without those of its own. Blocks, for [`SEARCH`] at most.
+///
+/// # Errors
+/// Why nobody answered.
+pub fn topics(config: &KafkaConnection) -> Result<Vec<String>, String> {
+    let told = |error: KafkaError| match error {
+        KafkaError::ClientConfig(_, problem, key, _) => format!("{key}: {problem}"),
+        other => other.to_string(),
+    };
+    let producer = producer(config).map_err(told)?;
+    let metadata = producer.client().fetch_metadata(None, SEARCH).map_err(told)?;
+    let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+    Ok(names.filter(|name| !name.starts_with("__")).collect())
 }
 
 fn producer(config: &KafkaConnection) -> Result<FutureProducer, KafkaError> {

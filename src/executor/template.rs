@@ -1,7 +1,7 @@
 //! Templates (Jinja's language, by minijinja): text from data, within limits.
 //!
-//! A name that the data does not have is an error, not an empty text. HTML is escaped. A template cannot read files, include
-//! others, run for ever or write without end. Errors name the line as it is written and never show data.
+//! A name that the data does not have is an error, not an empty text. HTML is escaped. A template cannot read files, run for ever or write
+//! without end; it extends and includes only what it is given. Errors name the line as it is written and never show data.
 
 use std::io::{self, Write};
 
@@ -28,6 +28,23 @@ pub(crate) enum Escape {
 /// # Errors
 /// What is wrong with the template or missing in the data, as text.
 pub(crate) fn render(name: &str, source: &str, data: &Value, escape: Escape) -> Result<String, String> {
+    render_among(name, &[(name, source)], data, escape)
+}
+
+/// Renders one of several templates, which may extend and include each other, as HTML.
+///
+/// # Errors
+/// As [`render`].
+pub(crate) fn render_page(name: &str, sources: &[(&str, &str)], data: &Value) -> Result<String, String> {
+    render_among(name, sources, data, Escape::Html)
+}
+
+fn render_among(
+    name: &str,
+    sources: &[(&str, &str)],
+    data: &Value,
+    escape: Escape,
+) -> Result<String, String> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL));
@@ -39,10 +56,19 @@ pub(crate) fn render(name: &str, source: &str, data: &Value, escape: Escape) -> 
     environment.remove_filter("indent");
     let mut page = Page::default();
     let data = minijinja::Value::from(Serde(data));
-    environment
-        .template_from_named_str(name, source)
-        .and_then(|template| template.render_captured_to(data, &mut page).map(drop))
-        .map_err(|error| describe(name, source, &error))?;
+    let added = sources.iter().try_for_each(|(name, source)| environment.add_template(name, source));
+    added
+        .and_then(|()| environment.get_template(name)?.render_captured_to(data, &mut page).map(drop))
+        .map_err(|error| {
+            // The mistake may stand in another one than was asked for.
+            let mut error = &error;
+            while let Some(cause) = std::error::Error::source(error).and_then(|cause| cause.downcast_ref()) {
+                error = cause;
+            }
+            let name = error.name().unwrap_or(name);
+            let source = sources.iter().find(|(other, _)| *other == name).map_or("", |(_, source)| source);
+            describe(name, source, error)
+        })?;
     String::from_utf8(page.0).map_err(|_| format!("template {name}: the result is no text"))
 }
 
@@ -124,5 +150,24 @@ mod tests {
         assert!(error(long, &data).contains("longer than"), "{}", error(long, &data));
         assert!(error("{{ 'a' | indent(99999999999) }}", &data).contains("indent"));
         assert!(error("{% include '/etc/passwd' %}", &data).contains("line 1"));
+        assert!(error("{% include 'text' %}", &data).contains("line 1"), "not itself without end");
+    }
+
+    #[test]
+    fn a_page_extends_and_includes_others_and_a_mistake_is_found_where_it_stands() {
+        let mut sources = vec![
+            ("base.html", "<h1>{% block title %}{% endblock %}</h1>{% include 'foot.html' %}"),
+            ("foot.html", "<i>{{ name }}</i>"),
+            ("page.html", "{% extends 'base.html' %}{% block title %}{{ name }}{% endblock %}"),
+        ];
+        let data = json!({ "name": "<Tom>" });
+        let page = render_page("page.html", &sources, &data).unwrap();
+        assert_eq!(page, "<h1>&lt;Tom&gt;</h1><i>&lt;Tom&gt;</i>");
+        sources[1].1 = "\n{{ nmae }}";
+        let shown = render_page("page.html", &sources, &data).unwrap_err();
+        assert!(shown.starts_with("template foot.html, line 2: undefined value"), "{shown}");
+        sources.remove(1);
+        let shown = render_page("page.html", &sources, &data).unwrap_err();
+        assert!(shown.contains("foot.html"), "{shown}");
     }
 }

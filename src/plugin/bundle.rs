@@ -23,13 +23,13 @@ const MOST_FILES: usize = 1000;
 /// Bytes of one file.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
 /// Bytes of all files together, and of a zip.
-const LARGEST: u64 = 16 * 1024 * 1024;
+pub const LARGEST: u64 = 16 * 1024 * 1024;
 const LONGEST_PATH: usize = 200;
 
 /// A plugin's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// Where they come from: `folder shop`, `zip shop.zip`, `bundled shop`.
+    /// Where they come from: `folder shop`, `zip shop.zip`, `bundled shop`, `https://a.example/shop.zip`.
     pub origin: String,
     /// By path, with slashes.
     pub files: BTreeMap<String, Vec<u8>>,
@@ -50,10 +50,23 @@ impl Bundle {
             intake.folder(path, "");
             "folder"
         } else {
-            archive::read(path, &mut intake);
+            match read_zip(path) {
+                Ok(zip) => archive::read(&shown, &zip, &mut intake),
+                Err(error) => intake.refuse(&shown, error.to_string()),
+            }
             "zip"
         };
         intake.done(format!("{kind} {name}"))
+    }
+
+    /// Reads a zip that is in memory; `origin` is where it comes from.
+    ///
+    /// # Errors
+    /// What is no zip or no file of a plugin.
+    pub fn of_zip(origin: &str, zip: &[u8]) -> Result<Self, Vec<Problem>> {
+        let mut intake = Intake::default();
+        archive::read(origin, zip, &mut intake);
+        intake.done(origin.to_owned())
     }
 
     /// The files that are built into this binary.
@@ -105,6 +118,16 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+/// The bytes of a zip, one more than allowed at most.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn read_zip(path: &Path) -> io::Result<Vec<u8>> {
+    let mut zip = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut zip)?;
+    Ok(zip)
 }
 
 /// Takes files in, within the limits.

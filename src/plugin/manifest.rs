@@ -30,7 +30,7 @@ use super::problem::Problem;
 pub const FILE: &str = "plugin.toml";
 /// The format this rowbeat reads.
 pub const FORMAT: i64 = 1;
-const TOP: [&str; 17] = [
+const TOP: [&str; 19] = [
     "format",
     "name",
     "version",
@@ -43,7 +43,9 @@ const TOP: [&str; 17] = [
     "task",
     "schedule",
     "watch",
+    "backup",
     "channel",
+    "listen",
     "feature",
     "consumer",
     "endpoint",
@@ -81,10 +83,22 @@ pub struct Manifest {
     pub settings: Vec<Field>,
     /// Definitions, schedules, watches, channels, features, consumers.
     pub rows: Vec<Row>,
+    /// What `rowbeat listen` tells of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
     /// HTTP endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Commands.
     pub commands: Vec<Command>,
+}
+
+/// What `rowbeat listen` tells of a plugin, beside what the plugin has in `rowbeat.listening`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listen {
+    /// Channels that are always listened to.
+    pub channels: Vec<String>,
+    /// What is printed while `rowbeat.listening` has nothing of it.
+    pub nothing: Option<String>,
 }
 
 impl Manifest {
@@ -149,6 +163,7 @@ impl Manifest {
             read: Vec::new(),
             settings: endpoint::fields(top.take("settings"), "[settings]", Role::Setting, problems),
             rows: row::read(&mut top, problems),
+            listen: listen(&mut top, problems),
             endpoints: endpoint::read(&mut top, problems),
             commands: Vec::new(),
         };
@@ -275,6 +290,21 @@ fn version(text: &str, line: usize, key: &str, problems: &mut Vec<Problem>) -> O
         ));
     }
     version
+}
+
+fn listen(top: &mut Section<'_>, problems: &mut Vec<Problem>) -> Option<Listen> {
+    let mut section = top.take("listen").and_then(|node| Section::new("[listen]", node, problems))?;
+    let line = section.line_of("channels");
+    let listen =
+        Listen { channels: section.texts("channels", problems), nothing: section.text("nothing", problems) };
+    if let Some(wrong) =
+        listen.channels.iter().find(|name| !(1..64).contains(&name.len()) || *name == "rowbeat")
+    {
+        let message = format!("{wrong:?} is no channel of a plugin: 1 to 63 bytes, and not rowbeat's own");
+        problems.push(Problem::of_key(line, "[listen] channels", message));
+    }
+    section.finish(&["channels", "nothing"], problems);
+    Some(listen)
 }
 
 /// The keys of a table of texts, with their lines.

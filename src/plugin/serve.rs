@@ -32,7 +32,7 @@ use self::guard::Guard;
 pub use self::guard::digest;
 use self::input::Raw;
 pub use self::own::Surroundings;
-use self::reply::{Refusal, Reply};
+use self::reply::{Pages, Refusal, Reply};
 use crate::config::HttpConfig;
 use crate::db::connect::Connector;
 use crate::db::query::SESSION_SETUP;
@@ -181,8 +181,9 @@ impl Server {
             return Err(Refusal::of_status(status, token_shown));
         }
         let answer: Option<Value> = row.get("answer");
-        let template: Option<String> = row.get("template");
-        reply::of_answer(&answer.unwrap_or_default(), template.as_deref()).map_err(|error| internal(&error))
+        let templates: Option<Value> = row.get("templates");
+        let pages = Pages { own: endpoint.template.as_deref(), sources: templates.unwrap_or_default() };
+        reply::of_answer(&answer.unwrap_or_default(), &pages).map_err(|error| internal(&error))
     }
 }
 

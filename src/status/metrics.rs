@@ -55,6 +55,35 @@ pub fn render(status: &Value, requests: &Requests) -> String {
             }),
         );
     }
+    let rows = |of: &str, key: &'static str, field: &'static str| {
+        let rows = status[of].as_array().cloned().unwrap_or_default();
+        rows.into_iter()
+            .map(move |row| (label(key, row["name"].as_str().unwrap_or_default()), number(&row[field])))
+    };
+    gauge(
+        &mut text,
+        "rowbeat_watch_failed_changes",
+        "Changes that wait for a replay, by watch.",
+        rows("watches", "watch", "failed"),
+    );
+    gauge(
+        &mut text,
+        "rowbeat_consumer_behind_seconds",
+        "Age of the oldest change that a reader of the log has not read.",
+        rows("consumers", "consumer", "behind_seconds"),
+    );
+    gauge(
+        &mut text,
+        "rowbeat_backup_ok",
+        "Whether each backup is complete and up to date.",
+        rows("backups", "backup", "ok"),
+    );
+    gauge(
+        &mut text,
+        "rowbeat_backup_behind",
+        "Transactions that a further target of the backup has not got.",
+        rows("backup_targets", "target", "behind"),
+    );
     let requests = requests.all();
     let labels = |(plugin, method, path, status): &Kind| {
         let pairs = [("plugin", plugin), ("method", method), ("path", path), ("status", &status.to_string())];
@@ -108,6 +137,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn watches_and_consumers_have_gauges() {
+        let status = json!({ "watches": [{ "name": "orders", "failed": 3 }],
+            "consumers": [{ "name": "router", "behind_seconds": 2.5 }] });
+        let text = render(&status, &Requests::default());
+        assert!(text.contains("rowbeat_watch_failed_changes{watch=\"orders\"} 3\n"), "{text}");
+        assert!(text.contains("rowbeat_consumer_behind_seconds{consumer=\"router\"} 2.5\n"), "{text}");
+    }
 
     #[test]
     fn queues_become_labelled_gauges() {

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use super::completer::Completer;
 use super::pace::PATIENCE;
 use super::running::{StopReason, Ticket};
-use super::store::{Completion, Store};
-use super::{ClaimedTask, Outcome};
+use super::store::{Completion, Planned, Store};
+use super::{ClaimedTask, ExecutorKind, Outcome};
 use crate::db::query::DbError;
 use crate::db::sqlstate;
 use crate::executor::sql::{SqlExecutor, Transaction};
@@ -142,33 +142,39 @@ impl Runner {
 
     async fn perform_all(&self, task: &Arc<ClaimedTask>) -> Result<Value, Ended> {
         if !task.planned {
-            return self.perform(task, 1, task.effect.clone()).await.map(|(_, response)| response);
+            let effect = Effect {
+                task: Arc::clone(task),
+                step: 1,
+                executor: task.executor,
+                spec: task.effect.clone(),
+            };
+            return self.perform(effect).await;
         }
         loop {
-            let (next, steps) = self.store.plan(task).await.map_err(from_database)?;
-            let Some(next) = next.filter(|next| !next.is_null()) else {
-                let last = self.store.last_response(task.id).await.map_err(from_database)?;
-                return Ok(last.unwrap_or(Value::Null));
+            let (next, steps) = match self.store.plan(task).await.map_err(from_database)? {
+                Planned::Effect { effect, steps } => (effect, steps),
+                Planned::Nothing => {
+                    let last = self.store.last_response(task.id).await.map_err(from_database)?;
+                    return Ok(last.unwrap_or(Value::Null));
+                }
+                Planned::Ended => return Err(Ended::Recorded),
             };
             let step = i16::try_from(steps).unwrap_or(i16::MAX).saturating_add(1);
             if step > MOST_STEPS {
                 let error = json!({ "message": format!("the plan has more than {MOST_STEPS} effects") });
                 return Err(Ended::With(Outcome::Rejected(error)));
             }
-            let (effect, response) = self.perform(task, step, overlay(&task.effect, next)).await?;
+            let (executor, spec) = overlay(task, next)
+                .map_err(|problem| Ended::With(Outcome::Rejected(json!({ "message": problem }))))?;
+            let effect = Effect { task: Arc::clone(task), step, executor, spec };
+            let response = self.perform(effect.clone()).await?;
             self.store.record_step(&effect, &response).await.map_err(from_database)?;
         }
     }
 
-    async fn perform(
-        &self,
-        task: &Arc<ClaimedTask>,
-        step: i16,
-        spec: Value,
-    ) -> Result<(Effect, Value), Ended> {
-        let effect = Effect { task: Arc::clone(task), step, spec };
-        match self.executors.perform(effect.clone()).await {
-            Ok(response) => Ok((effect, response)),
+    async fn perform(&self, effect: Effect) -> Result<Value, Ended> {
+        match self.executors.perform(effect).await {
+            Ok(response) => Ok(response),
             Err(Failure::Retry { error, after }) => Err(Ended::With(Outcome::Failed(error, after))),
             Err(Failure::Reject(error)) => Err(Ended::With(Outcome::Rejected(error))),
             Err(Failure::Snooze(after)) => Err(Ended::With(Outcome::Snoozed(after))),
@@ -213,15 +219,25 @@ fn from_database(error: DbError) -> Ended {
     }
 }
 
-/// The definition's effect with the plan's laid over it, key by key.
-fn overlay(base: &Value, over: Value) -> Value {
-    match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
-            let mut merged = base.clone();
+/// The definition's effect with the plan's laid over it, key by key, and who performs it. One for another executor stands alone.
+fn overlay(task: &ClaimedTask, over: Value) -> Result<(ExecutorKind, Value), String> {
+    match (&task.effect, over) {
+        (base, Value::Object(mut over)) => {
+            let executor = match over.remove("executor") {
+                None => task.executor,
+                Some(Value::String(name)) => {
+                    ExecutorKind::from_name(&name).ok_or(format!("plan: there is no executor {name}"))?
+                }
+                Some(other) => return Err(format!("plan: {other} is no executor's name")),
+            };
+            let mut merged = match base {
+                Value::Object(base) if executor == task.executor => base.clone(),
+                _ => serde_json::Map::new(),
+            };
             merged.extend(over);
-            Value::Object(merged)
+            Ok((executor, Value::Object(merged)))
         }
-        (_, over) => over,
+        (_, over) => Ok((task.executor, over)),
     }
 }
 
@@ -231,8 +247,19 @@ mod tests {
 
     #[test]
     fn a_plan_is_laid_over_the_definitions_effect() {
-        let merged =
-            overlay(&json!({ "program": "mail", "args": ["-v"] }), json!({ "args": [], "input": 1 }));
-        assert_eq!(merged, json!({ "program": "mail", "args": [], "input": 1 }));
+        let task = ClaimedTask {
+            executor: ExecutorKind::Exec,
+            effect: json!({ "program": "mail", "args": ["-v"] }),
+            ..ClaimedTask::example()
+        };
+        let merged = overlay(&task, json!({ "args": [], "input": 1 }));
+        assert_eq!(merged, Ok((ExecutorKind::Exec, json!({ "program": "mail", "args": [], "input": 1 }))));
+        let other = overlay(&task, json!({ "executor": "smtp", "to": "x" }));
+        assert_eq!(
+            other,
+            Ok((ExecutorKind::Smtp, json!({ "to": "x" }))),
+            "and one for another executor is not"
+        );
+        assert!(overlay(&task, json!({ "executor": "magic" })).is_err());
     }
 }

@@ -26,6 +26,22 @@ pub enum Recorded {
     Stale,
 }
 
+/// What a plan function says.
+#[derive(Debug)]
+pub enum Planned {
+    /// To do next, after so many steps.
+    Effect {
+        /// What to lay over the definition's effect.
+        effect: Value,
+        /// Performed before.
+        steps: i32,
+    },
+    /// Everything is done.
+    Nothing,
+    /// It put the task off or cancelled it, and that is on record.
+    Ended,
+}
+
 /// A done attempt on its way to be recorded.
 pub struct Completion {
     /// The task and its claim.
@@ -222,13 +238,21 @@ impl Store {
         Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
-    /// Asks the plan function for the next effect: it, and how many steps have been performed.
+    /// Asks the plan function for the next effect.
     ///
     /// # Errors
     /// Whatever the function raises.
-    pub async fn plan(&self, task: &ClaimedTask) -> Result<(Option<Value>, i32), DbError> {
+    pub async fn plan(&self, task: &ClaimedTask) -> Result<Planned, DbError> {
         let row = self.db.guarded_row("task.plan", &[&task.id, &task.attempt, &task.node]).await?;
-        Ok(row.map_or((None, 0), |row| (row.get("effect"), row.get("steps"))))
+        let Some(row) = row else { return Ok(Planned::Nothing) };
+        if row.get("ended") {
+            return Ok(Planned::Ended);
+        }
+        let effect: Option<Value> = row.get("effect");
+        Ok(match effect.filter(|effect| !effect.is_null()) {
+            Some(effect) => Planned::Effect { effect, steps: row.get("steps") },
+            None => Planned::Nothing,
+        })
     }
 
     /// Keeps the response of a performed step.
@@ -237,11 +261,9 @@ impl Store {
     /// `RB003` when the claim is gone.
     pub async fn record_step(&self, effect: &Effect, response: &Value) -> Result<(), DbError> {
         let task = &effect.task;
+        let kept = effect.kept();
         self.db
-            .rows(
-                "task.record_step",
-                &[&task.id, &task.attempt, &task.node, &effect.step, &effect.spec, response],
-            )
+            .rows("task.record_step", &[&task.id, &task.attempt, &task.node, &effect.step, &kept, response])
             .await?;
         Ok(())
     }

@@ -219,6 +219,10 @@ async fn a_consumer_that_is_too_slow_loses_its_place_and_is_told_so() {
     };
     assert_eq!(prune("13 days").await, 1, "a slow consumer holds the log back");
     assert!(!db.get::<bool>("select lost_at is not null from rowbeat.consumers where name = 'slow'").await);
+    db.run("set rowbeat.clock_offset = '13 days'").await;
+    let behind = "select (rowbeat.status() #>> '{consumers,1,behind_seconds}')::float8 / 86400";
+    assert!((13.0..13.1).contains(&db.get::<f64>(behind).await), "the metrics tell by how much it is late");
+    db.run("reset rowbeat.clock_offset").await;
     db.run("insert into rowbeat.setting (name, value) values ('change_hold_days', '10')").await;
     assert_eq!(prune("13 days").await, 0, "but not for ever");
     let (code, message) = db.refusal("select * from rowbeat.consume('slow')").await;
@@ -229,6 +233,19 @@ async fn a_consumer_that_is_too_slow_loses_its_place_and_is_told_so() {
     assert!(health.contains("consumer slow lost its place"), "{health}");
     db.run("select rowbeat.rebase_consumer('slow')").await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.consume('slow')").await, 0);
+    // Two megabytes in one change, which do not compress; the newest two days are never too large.
+    db.run(
+        "insert into public.orders select 2, string_agg(md5(g::text), '') from generate_series(1, 65536) g;
+         insert into rowbeat.setting (name, value) values ('change_hold_mib', '5')",
+    )
+    .await;
+    route_all(&mut router).await;
+    assert_eq!(prune("2 days").await, 1);
+    db.run("update rowbeat.setting set value = '1' where name = 'change_hold_mib'").await;
+    assert_eq!(prune("1 day").await, 1);
+    assert_eq!(prune("2 days").await, 0, "nor may it take more room than that");
+    assert_eq!(db.refusal("select * from rowbeat.consume('slow')").await.0, sqlstate::LOST_PLACE.code);
+    db.run("select rowbeat.rebase_consumer('slow')").await;
     assert!(db.get::<bool>("select ok from rowbeat.health where \"check\" = 'change log'").await);
 }
 

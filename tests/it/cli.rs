@@ -42,6 +42,14 @@ impl Ran {
     }
 }
 
+impl Ran {
+    /// It failed, and this is the last thing it said, whatever it had asked before.
+    pub(crate) fn refused_last(&self, says: &str) {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert!(self.err.ends_with(&format!("rowbeat: {says}\n")), "{says:?} is not the last: {self:?}");
+    }
+}
+
 /// Runs a command to its end, with this on its standard input.
 pub(crate) fn finish(mut command: Command, arguments: &[&str], input: &str) -> Ran {
     let mut child = command
@@ -194,6 +202,7 @@ fn every_command_has_help_with_an_example() {
         "watch add",
         "watch remove",
         "watch prune",
+        "kafka topics",
         "listen",
         "status",
     ] {

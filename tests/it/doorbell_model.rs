@@ -12,7 +12,6 @@ use tokio_postgres::{AsyncMessage, Client};
 use crate::harness::{PATIENCE, TestDb};
 
 const LOCK: &str = "select pg_advisory_lock(1919907682, 1)";
-const UNLOCK: &str = "select pg_advisory_unlock(1919907682, 1)";
 
 /// One step of one of the players.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +85,7 @@ async fn is_granted(db: &TestDb, sleeper: &Sleeper) -> bool {
 
 /// Plays one interleaving; which writers a sleeper neither saw nor heard.
 async fn play(db: &TestDb, sleepers: &[Sleeper], writers: &[(Client, i32)], steps: &[Step]) -> Vec<String> {
-    let mut requests: Vec<Option<tokio::task::JoinHandle<()>>> = sleepers.iter().map(|_| None).collect();
+    let mut requests: Vec<Option<tokio::task::JoinHandle<_>>> = sleepers.iter().map(|_| None).collect();
     let mut seen: Vec<Option<BTreeSet<i32>>> = sleepers.iter().map(|_| None).collect();
     let mut awake = BTreeSet::new();
     let mut pending = vec![false; sleepers.len()];
@@ -94,7 +93,7 @@ async fn play(db: &TestDb, sleepers: &[Sleeper], writers: &[(Client, i32)], step
         match *step {
             Step::Ask(i) => {
                 let guard = Arc::clone(&sleepers[i].guard);
-                requests[i] = Some(tokio::spawn(async move { guard.batch_execute(LOCK).await.unwrap() }));
+                requests[i] = Some(tokio::spawn(async move { guard.batch_execute(LOCK).await }));
                 let standing = format!(
                     "exists (select from pg_locks where locktype = 'advisory' and pid = {})",
                     sleepers[i].pid
@@ -113,12 +112,13 @@ async fn play(db: &TestDb, sleepers: &[Sleeper], writers: &[(Client, i32)], step
             Step::Wake(i) => {
                 awake.insert(i);
                 // Held or only asked for: given back either way, as a waking daemon does.
-                if let Some(request) = requests[i].take() {
-                    if tokio::time::timeout(Duration::from_millis(5), request).await.is_err() {
+                if let Some(mut request) = requests[i].take() {
+                    if tokio::time::timeout(Duration::from_millis(5), &mut request).await.is_err() {
                         db.run(&format!("select pg_cancel_backend({})", sleepers[i].pid)).await;
-                    } else {
-                        sleepers[i].guard.batch_execute(UNLOCK).await.unwrap();
+                        // It may have been granted just then.
+                        let _ = request.await.unwrap();
                     }
+                    sleepers[i].guard.batch_execute("select pg_advisory_unlock_all()").await.unwrap();
                 }
             }
             Step::Insert(i) => {
@@ -146,10 +146,10 @@ async fn play(db: &TestDb, sleepers: &[Sleeper], writers: &[(Client, i32)], step
                 lost.push(format!("sleeper {i} knows nothing of writer {pid}: {steps:?}"));
             }
         }
-        sleeper.guard.batch_execute(&format!("{UNLOCK}; select pg_advisory_unlock_all()")).await.unwrap();
+        sleeper.guard.batch_execute("select pg_advisory_unlock_all()").await.unwrap();
     }
     for request in requests.into_iter().flatten() {
-        request.await.unwrap();
+        request.await.unwrap().unwrap();
     }
     for sleeper in sleepers {
         sleeper.guard.batch_execute("select pg_advisory_unlock_all()").await.unwrap();

@@ -38,6 +38,30 @@ impl Answer {
     }
 }
 
+/// A request to whoever listens at an address.
+pub(crate) async fn ask(address: &str, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    if !headers.iter().any(|header| header.starts_with("Host:")) {
+        head.push_str("Host: localhost\r\n");
+    }
+    headers.iter().for_each(|header| head.push_str(&format!("{header}\r\n")));
+    head.push_str("\r\n");
+    // Whoever refuses a long body does not read it.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let _ = stream.write_all(body).await;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {text:?}"));
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
 /// A daemon that serves, and how to ask it.
 pub(crate) struct Site {
     pub(crate) daemon: Daemon,
@@ -61,26 +85,7 @@ impl Site {
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.unwrap();
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-        if !headers.iter().any(|header| header.starts_with("Host:")) {
-            head.push_str("Host: localhost\r\n");
-        }
-        headers.iter().for_each(|header| head.push_str(&format!("{header}\r\n")));
-        head.push_str("\r\n");
-        // Whoever refuses a long body does not read it.
-        let _ = stream.write_all(head.as_bytes()).await;
-        let _ = stream.write_all(body).await;
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes).await;
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {text:?}"));
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
+        ask(&self.address, method, path, headers, body).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -336,6 +341,36 @@ async fn busy_endpoints_do_not_hold_up_the_daemon_and_are_counted() {
     );
     assert!(metrics.contains(&line), "{line}\n{metrics}");
     assert!(metrics.contains("# TYPE rowbeat_endpoint_requests_total counter"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_extends_and_includes_and_takes_lists_of_forms() {
+    let db = TestDb::new().await;
+    let manifest = "\n[[endpoint]]\nmethod = \"POST\"\npath = \"/desk/page\"\nauth = \"none\"\nfunction = \"desk.page\"\n[endpoint.input]\n\"item[]\" = { in = \"form\", list = true }\n";
+    let function = "create function desk.page(request jsonb) returns jsonb language sql as $$
+        select jsonb_build_object('kind', 'html', 'template', request #>> '{input,item[],0}', 'data', request -> 'input') $$;";
+    desk()
+        .append("plugin.toml", manifest)
+        .append("functions/desk.sql", function)
+        .put("templates/base.html", "<main>{% block content %}{% endblock %}</main>{%- include 'foot.html' -%}")
+        .put("templates/foot.html", "<i>foot</i>")
+        .put("templates/rows.html", "{% extends \"base.html\" %}{% block content %}{% for key in ['item[]'] %}{{ key }}{% endfor %}{% endblock %}")
+        .put("templates/lost.html", "{% include \"nowhere.html\" %}")
+        .install(&db)
+        .ok();
+    let site = Site::new(&db, "").await;
+    site.until("GET", "/desk/page", 405).await;
+    let form = ["Content-Type: application/x-www-form-urlencoded"];
+    let page = site.ask("POST", "/desk/page", &form, b"item[]=rows.html&item[]=b").await;
+    assert_eq!((page.status, page.body.as_str()), (200, "<main>item[]</main><i>foot</i>"));
+    for wrong in ["lost.html", "none.html"] {
+        let page = site.ask("POST", "/desk/page", &form, format!("item[]={wrong}").as_bytes()).await;
+        assert_eq!(page.status, 500, "{page:?}");
+    }
+    assert!(
+        site.daemon.log().contains("nowhere.html")
+            && site.daemon.log().contains("there is no templates/none.html")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,6 +168,96 @@ async fn the_endpoints_are_described_as_openapi() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paths_that_differ_in_the_names_of_parameters_only_are_one_path_of_the_description() {
+    let db = TestDb::new().await;
+    let endpoint = |method: &str, path: &str, field: &str| {
+        format!(
+            "[[endpoint]]\nmethod = \"{method}\"\npath = \"{path}\"\nauth = \"token\"\nfunction = \"pair.show\"\n[endpoint.input]\n{field}\n"
+        )
+    };
+    let manifest = [
+        "format = 1\nname = \"pair\"\nversion = \"1.0.0\"\n",
+        &endpoint("GET", "/a/{x}/b/{y}", "x = { in = \"path\", type = \"integer\" }"),
+        &endpoint("POST", "/a/{y}/b/{x}/", "x = { in = \"path\", type = \"date\" }\nz = { in = \"query\" }"),
+        &endpoint("PUT", "/a/{one}/b/{two}", "x = { in = \"query\", required = true }"),
+        &endpoint("GET", "/a-b", ""),
+        &endpoint("GET", "/a_b", ""),
+    ];
+    let show = "create function pair.show(request jsonb) returns jsonb language sql as $$ select jsonb_build_object('body', request -> 'input') $$;";
+    crate::plugin::Folder::bare(&manifest.concat()).put("functions/show.sql", show).install(&db).ok();
+    let site = Site::new(&db, "").await;
+    site.until("GET", "/a/1/b/2", 200).await;
+    let document = site.get("/api/openapi.json").await.json();
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.keys().collect::<Vec<_>>(), ["/a-b", "/a/{x}/b/{y}", "/a_b"], "{document:#}");
+    let parameters = |method: &str| {
+        let all = paths["/a/{x}/b/{y}"][method]["parameters"].as_array().unwrap().iter();
+        let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let mut all: Vec<String> =
+            all.map(|one| [&one["in"], &one["name"], &one["schema"]["type"]].map(word).join(" ")).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(parameters("get"), ["path x integer", "path y string"]);
+    assert_eq!(parameters("post"), ["path x string", "path y string", "query z string"]);
+    let operation = &paths["/a/{x}/b/{y}"]["post"]["parameters"];
+    let date = operation.as_array().unwrap().iter().find(|one| one["schema"]["format"] == "date").unwrap();
+    assert_eq!(date["name"], "y", "what it calls x is the second: {operation}");
+    assert_eq!(parameters("put"), ["path x string", "path y string", "query x string"]);
+    let ids: std::collections::BTreeSet<String> = paths
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
+        .map(|operation| operation["operationId"].to_string())
+        .collect();
+    assert_eq!(ids.len(), 5, "{ids:?}");
+    let asked = site.ask("POST", "/a/first/b/2026-02-01?z=q", &[], b"").await;
+    assert_eq!(asked.json(), json!({ "x": "2026-02-01", "y": "first", "z": "q" }), "each by its own names");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_of_a_copy_of_the_database_are_closed_until_it_is_confirmed() {
+    let db = TestDb::new().await;
+    let site = Site::with_desk(&db, "").await;
+    let paths = [
+        ("GET", "/desk/"),
+        ("GET", "/api/desk/notes/latest"),
+        ("POST", "/api/desk/echo"),
+        ("HEAD", "/desk/"),
+    ];
+    db.run("update rowbeat.setting set value = '{\"oid\": 1, \"system_identifier\": \"1\"}' where name = 'database'").await;
+    let closed = async |site: &Site| {
+        for (method, path) in paths {
+            let answer = site.ask(method, path, &[], b"").await;
+            assert_eq!(
+                (answer.status, answer.header("retry-after")),
+                (503, vec!["1"]),
+                "{method} {path}: {answer:?}"
+            );
+            if method != "HEAD" {
+                assert_eq!(
+                    answer.json(),
+                    json!({ "error": "this database is a copy of the one that rowbeat was installed in" })
+                );
+            }
+        }
+        assert_eq!((site.get("/live").await.status, site.get("/status").await.status), (200, 200));
+        site.until("GET", "/ready", 503).await;
+    };
+    closed(&site).await;
+    drop(site);
+    // Also by a daemon that never knew another one.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let daemon = db.daemon_with(&format!("[http]\nlisten = \"{address}\""), &[]);
+    daemon.says("copy of the one").await;
+    let site = Site { daemon, address };
+    closed(&site).await;
+    db.run("select rowbeat.confirm_database()").await;
+    site.until("GET", "/desk/", 200).await;
+    assert_eq!(site.ask("POST", "/api/desk/echo", &[], b"").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn operators_see_triggers_and_health() {
     let db = TestDb::new().await;
     let site = Site::new(&db, "").await;

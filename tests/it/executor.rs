@@ -101,12 +101,20 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
 }
 
 /// Runs an embedding program's daemon until the condition holds.
-async fn with_handlers(db: &TestDb, handlers: Handlers, condition: &str) {
+pub(crate) async fn with_handlers(db: &TestDb, handlers: Handlers, condition: &str) {
+    with_programs(db, "", handlers, condition).await;
+}
+
+/// The same with programs.
+pub(crate) async fn with_programs(db: &TestDb, programs: &str, handlers: Handlers, condition: &str) {
     let url = server().url(&db.name);
     let environment = Environment::from_variables([("DATABASE_URL", url.as_str()), ("USER", "postgres")]);
-    let config =
-        Config::from_text("[http]\nlisten = \"off\"", std::path::Path::new("test.toml"), &environment)
-            .unwrap();
+    let config = Config::from_text(
+        &format!("{programs}\n[http]\nlisten = \"off\""),
+        std::path::Path::new("test.toml"),
+        &environment,
+    )
+    .unwrap();
     let shutdown = Shutdown::new();
     let daemon = Daemon::new(config).with_handlers(handlers).run(shutdown.clone());
     let watched = async {
@@ -252,4 +260,86 @@ async fn settle_hears_of_lost_and_cancelled_attempts_too() {
     );
     let error: Value = db.get("select error from rowbeat.tasks where id = 2").await;
     assert_eq!(error["settle"], "not yet");
+}
+
+/// A definition whose plan and settle functions answer what the payload says, in order of the attempts.
+const ANSWERING: &str = "
+    create table public.asked (task bigint, by text, attempt int, responses jsonb[], outcome jsonb);
+    create function public.plan(task jsonb, responses jsonb[]) returns jsonb language plpgsql as $$ begin
+        insert into public.asked values ((task ->> 'id')::bigint, 'plan', (task ->> 'attempt')::int, responses);
+        return coalesce(task -> 'payload' -> 'plan' -> ((task ->> 'attempt')::int - 1),
+            case when cardinality(responses) < 2 then jsonb_build_object('input', cardinality(responses) + 1) end); end $$;
+    create function public.settle(task jsonb, outcome jsonb, responses jsonb[]) returns jsonb language plpgsql as $$ begin
+        insert into public.asked values ((task ->> 'id')::bigint, 'settle', (task ->> 'attempt')::int, responses, outcome);
+        return task -> 'payload' -> 'settle' -> ((task ->> 'attempt')::int - 1); end $$;
+    create function public.plain(payload jsonb) returns jsonb language sql as $$ select '\"ran\"'::jsonb $$;
+    insert into rowbeat.task_definition (name, executor, plan_function, settle_function, function, max_attempts, backoff) values
+        ('answering', 'native', 'public.plan', 'public.settle', null, 1, '1 min'), ('plain', 'sql', null, 'public.settle', 'public.plain', 1, '1 min');";
+
+#[tokio::test]
+async fn a_plan_or_settle_may_snooze_uncounted_or_cancel() {
+    let db = TestDb::new().await;
+    db.run(ANSWERING).await;
+    db.run(
+        r#"insert into rowbeat.task (definition, payload) values
+             ('answering', '{"plan": [{"snooze": 0.05}, {"snooze": 0}]}'), ('answering', '{"plan": [{"cancel": "it is gone"}]}'),
+             ('answering', '{"settle": [{"snooze": 0}, {"snooze": 0.01}]}'), ('answering', '{"settle": [{"cancel": "too late"}]}'),
+             ('answering', '{"plan": [{"snooze": "soon"}]}'), ('answering', '{"settle": [{"snooze": -1}]}'),
+             ('answering', '{"plan": [{"input": 1, "snooze": 7}]}'), ('answering', '{"fail": true, "settle": [{"snooze": 0}]}'),
+             ('plain', '{"settle": [{"snooze": 0}]}'), ('plain', '{"settle": [{"cancel": "no"}]}')"#,
+    )
+    .await;
+    let handlers = Handlers::new().with("answering", |effect| async move {
+        if effect.task.payload["fail"] == true && effect.task.attempt == 1 {
+            return Err(Failure::retry("stumbled"));
+        }
+        Ok(effect.spec["input"].clone())
+    });
+    with_handlers(&db, handlers, "select count(*) = 10 from rowbeat.finished_task").await;
+    let ended: Value = db
+        .get("select jsonb_object_agg(id, jsonb_build_array(state, attempt, failures, coalesce(error ->> 'message', result #>> '{}'))) from rowbeat.tasks")
+        .await;
+    assert_eq!(ended["1"], json!(["completed", 3, 0, "2"]), "put off twice by its plan, uncounted");
+    assert_eq!(ended["2"], json!(["cancelled", 1, 0, "it is gone"]));
+    assert_eq!(ended["3"], json!(["completed", 3, 0, "2"]), "put off twice by its settle");
+    assert_eq!(ended["4"], json!(["cancelled", 1, 0, "too late"]));
+    assert_eq!(ended["5"], json!(["failed", 1, 1, "snooze is a number of seconds from 0, not \"soon\""]));
+    assert_eq!(ended["6"], json!(["failed", 1, 1, "settle: snooze is a number of seconds from 0, not -1"]));
+    let endless = json!(["failed", 1, 1, "the plan has more than 16 effects"]);
+    assert_eq!(ended["7"], endless, "what has such a key among others is an effect");
+    assert_eq!(
+        ended["8"],
+        json!(["completed", 2, 0, "2"]),
+        "a failure that its settle puts off is not counted"
+    );
+    assert_eq!(ended["9"], json!(["completed", 2, 0, "ran"]), "a sql task, too");
+    assert_eq!(ended["10"], json!(["cancelled", 1, 0, "no"]));
+    let outcomes: Vec<String> = db.get("select array_agg(outcome || coalesce(': ' || (error ->> 'message'), '') order by task_id, attempt) from rowbeat.attempt where task_id in (1, 3, 8)").await;
+    assert_eq!(outcomes, ["snoozed", "snoozed", "snoozed", "snoozed", "snoozed: stumbled"]);
+    let asked = |task: i64, by: &'static str| {
+        let sql = format!(
+            "select array_agg(format('%s:%s', attempt, cardinality(responses)) order by attempt, cardinality(responses)) from public.asked where task = {task} and by = '{by}'"
+        );
+        let db = &db;
+        async move { db.get::<Vec<String>>(&sql).await }
+    };
+    assert_eq!(asked(1, "plan").await, ["1:0", "2:0", "3:0", "3:1", "3:2"], "what a plan wrote is kept");
+    assert_eq!(asked(1, "settle").await, ["3:2"], "a snooze is not settled");
+    assert_eq!(asked(2, "settle").await, ["1:0"], "a cancellation is");
+    // After a settle that snoozes, the last effect is performed again, and no other.
+    assert_eq!(asked(3, "plan").await, ["1:0", "1:1", "1:2", "2:1", "2:2", "3:1", "3:2"]);
+}
+
+#[tokio::test]
+async fn a_task_that_is_being_cancelled_is_not_put_off() {
+    let db = TestDb::new().await;
+    db.run(ANSWERING).await;
+    db.run(r#"insert into rowbeat.task (definition, payload) values ('answering', '{"settle": [{"snooze": 0}]}')"#).await;
+    let handlers = Handlers::new().with("answering", |_| async { std::future::pending().await });
+    let cancelled = async {
+        db.until("select state = 'running' from rowbeat.task where exists (select from public.asked)").await;
+        db.run("select rowbeat.cancel(1)").await;
+    };
+    let ended = with_handlers(&db, handlers, "select state = 'cancelled' from rowbeat.finished_task");
+    futures_util::future::join(ended, cancelled).await;
 }

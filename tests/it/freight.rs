@@ -39,31 +39,45 @@ async fn freight_installs_once_passes_its_tests_and_goes_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn freight_works_also_where_no_roles_can_be_made() {
+async fn freight_works_for_roles_that_are_no_superusers_isolated_where_roles_can_be_made() {
     let db = TestDb::empty().await;
-    let role = format!("plain_{}", db.name);
-    db.run(&format!(
-        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
-        db.name
-    ))
-    .await;
-    let command = || {
-        let mut command = server().rowbeat(&db.name);
-        let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
-        command.env("DATABASE_URL", url);
-        command
-    };
-    finish(command(), &["migrate"], "").ok();
-    let said = finish(command(), &["plugin", "install", "freight", "--test"], "").ok();
-    assert!(said.contains("not isolated"), "{said}");
-    let _daemon = Daemon::start(command(), "", &[]).ready().await;
-    db.run(&format!(
-        "set role {role};
-         insert into freight.organization (name, scac_code) values ('a', 'a');
-         insert into freight.table_change_alert (organization_id, name, table_name) values ({A}, 'one', 'rate');
-         insert into freight.rate (organization_id, effective_date, expiration_date) values ({A}, '2020-01-01', '2099-01-01');
-         reset role"
-    ))
-    .await;
-    db.until("exists (select from freight.alert_event)").await;
+    for (right, isolated) in [("nocreaterole", false), ("createrole", true)] {
+        let role = format!("{right}_{}", db.name);
+        db.run(&format!(
+            "create role {role} login nosuperuser {right}; grant create, connect on database {} to {role}",
+            db.name
+        ))
+        .await;
+        let command = || {
+            let mut command = server().rowbeat(&db.name);
+            let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
+            command.env("DATABASE_URL", url);
+            command
+        };
+        finish(command(), &["migrate"], "").ok();
+        let said = finish(command(), &["plugin", "install", "freight", "--test"], "").ok();
+        assert_eq!(said.contains("not isolated"), !isolated, "{said}");
+        finish(command(), &["setupcelerybeat"], "").ok();
+        let daemon = Daemon::start(command(), "", &[]).ready().await;
+        db.run(&format!(
+            "set role {role};
+             insert into freight.organization (name, scac_code) values ('a', 'a');
+             insert into freight.table_change_alert (organization_id, name, table_name) values ({A}, 'one', 'rate');
+             insert into freight.rate (organization_id, effective_date, expiration_date) values ({A}, '2020-01-01', '2099-01-01');
+             reset role"
+        ))
+        .await;
+        db.until("exists (select from freight.alert_event)").await;
+        assert_eq!(db.get::<String>("select channel from rowbeat.listening").await, "new_added_rate");
+        drop(daemon);
+        finish(command(), &["plugin", "remove", "freight", "--purge", "--cancel-tasks"], "").ok();
+        let left: i64 = db
+            .get_with(
+                "select count(*) from pg_roles where rolname = $1",
+                &[&format!("rowbeat_{}_freight", db.name)],
+            )
+            .await;
+        assert_eq!(left, 0);
+        db.run(&format!("drop schema rowbeat cascade; drop owned by {role}; drop role {role}")).await;
+    }
 }

@@ -91,6 +91,49 @@ async fn a_request_carries_what_effect_and_connection_say() {
 }
 
 #[tokio::test]
+async fn what_is_secret_of_an_exchange_is_not_kept() {
+    let db = TestDb::new().await;
+    let web = Web::start(|seen, count| match (seen.line.as_str(), count) {
+        ("PUT /users", 1) => answer(503, &[], "no: hunter2"),
+        _ => answer(200, &[("location", "/users/hunter2")], &String::from_utf8_lossy(&seen.body)),
+    })
+    .await;
+    db.run(
+        r#"create table public.step (effect jsonb, response jsonb);
+         create function public.plan(task jsonb, responses jsonb[]) returns jsonb language plpgsql as $$
+         begin
+             insert into public.step select s.effect, s.response from rowbeat.step s where s.task_id = (task ->> 'id')::bigint and s.step = cardinality(responses);
+             return case cardinality(responses)
+                 when 0 then '{"method": "PUT", "path": "/users", "body": {"password": "hunter2"}, "secret": ["request", "response"]}'::jsonb
+                 when 1 then '{"path": "/found", "body": 7, "query": {"password": "hunter2"}, "secret": ["request"]}' end;
+         end $$;
+         insert into rowbeat.task_definition (name, executor, effect, plan_function, max_attempts, backoff) values ('make', 'http', '{"connection": "shop"}', 'public.plan', 3, '10 ms')"#,
+    )
+    .await;
+    define(&db, &[("wrong", json!({ "connection": "shop", "secret": true }))]).await;
+    let daemon = db.daemon_with(&web.connection("shop", ""), &[]).ready().await;
+    run_all(&db).await;
+    db.until("(select state = 'completed' from rowbeat.tasks where definition = 'make')").await;
+    assert!(error(&db, "wrong").await["message"].as_str().unwrap().contains("effect of http"));
+    let kept: Value =
+        db.get("select jsonb_agg(jsonb_build_array(effect, response - 'headers')) from public.step").await;
+    assert_eq!(
+        kept,
+        json!([
+            [{ "connection": "shop", "secret": ["request", "response"] }, { "status": 200, "body": null }],
+            [{ "connection": "shop", "secret": ["request"] }, { "status": 200, "body": 7 }]
+        ])
+    );
+    let error: Value = db.get("select error from rowbeat.attempt where outcome = 'failed' and task_id in (select id from rowbeat.tasks where definition = 'make')").await;
+    assert_eq!((&error["status"], &error["body"]), (&json!(503), &json!("")));
+    assert!(!daemon.log().contains("hunter"));
+    assert!(
+        web.seen().iter().any(|seen| seen.line == "POST /found?password=hunter2"),
+        "it is sent all the same"
+    );
+}
+
+#[tokio::test]
 async fn the_status_decides_and_a_pause_that_is_asked_for_is_kept() {
     let db = TestDb::new().await;
     let web = Web::start(|seen, count| match (seen.line.as_str(), count) {

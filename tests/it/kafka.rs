@@ -130,3 +130,25 @@ async fn a_login_is_taken_and_what_librdkafka_does_not_know_ends_the_start() {
     daemon.says("connections.events: ssl.key.password").await;
     assert!(!daemon.log().contains("hunter"), "{}", daemon.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_listed_and_brokers_that_are_away_have_none() {
+    let cluster = cluster();
+    cluster.create_topic("__internal", 1, 1).unwrap();
+    cluster.create_topic("invoices", 1, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("rowbeat.toml");
+    let away = "[connections.away]\ntype = \"kafka\"\nbootstrap_servers = \"127.0.0.1:1\"\n";
+    std::fs::write(&config, format!("{}{away}", connection(&cluster, ""))).unwrap();
+    let topics = async |name: &str| {
+        let line = ["kafka", "topics", "--json", "--connection", name, "--config", config.to_str().unwrap()];
+        let line = line.map(str::to_owned);
+        let ran = tokio::task::spawn_blocking(move || {
+            crate::cli::finish(crate::cli::bare(), &line.each_ref().map(String::as_str), "")
+        });
+        ran.await.unwrap().json()
+    };
+    assert_eq!(topics("events").await, json!(["invoices", "orders"]));
+    assert_eq!(topics("away").await, json!([]));
+    assert_eq!(topics("nobody").await, json!([]));
+}

@@ -307,3 +307,32 @@ async fn what_is_held_back_is_not_walked_over() {
         + plan[0]["Plan"]["Shared Read Blocks"].as_i64().unwrap();
     assert!(buffers < 300, "{buffers} pages for one task");
 }
+
+#[tokio::test]
+async fn a_claim_waits_for_the_disk_when_limits_or_turns_of_tasks_that_are_not_sql_are_in_it() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run(
+        "insert into rowbeat.task_definition (name, executor, function, concurrency) values ('limited', 'sql', 'public.add_effect', 2);
+         insert into rowbeat.task_definition (name, executor) values ('asks', 'native');",
+    )
+    .await;
+    let node: i64 = db.get("select rowbeat.register_node('test', '0', 1, '1 hour', null, '{*}')").await;
+    for (definition, serial_key, waits) in [
+        ("add_effect", "null", "off"),
+        ("add_effect", "'k'", "off"),
+        ("asks", "null", "off"),
+        ("asks", "'k'", "on"),
+        ("limited", "null", "on"),
+    ] {
+        db.run(&format!(
+            "insert into rowbeat.task (definition, serial_key) values ('{definition}', {serial_key}); begin"
+        ))
+        .await;
+        let claimed: i64 = db
+            .get(&format!("select count(*) from rowbeat.claim_tasks({node}, 10, 10, '{{*}}', '{{}}', null)"))
+            .await;
+        let setting: String = db.get("select current_setting('synchronous_commit')").await;
+        assert_eq!((claimed, setting.as_str()), (1, waits), "{definition} {serial_key}");
+        db.run("rollback; delete from rowbeat.task; delete from rowbeat.serial_lock").await;
+    }
+}

@@ -125,7 +125,7 @@ async fn what_a_consumer_may_not_be_is_told() {
     ledger("ledger")
         .edit("plugin.toml", "unique_key = \"'ledger'\"", "unique_key = \"new.id\"")
         .install(&db)
-        .refused(1, &["[[watch]] \"ledger.entries\" unique_key: a plain text in quotes is needed"]);
+        .refused(1, &["[[watch]] \"ledger.entries\" unique_key: is a plain text in single quotes"]);
     ledger("ledger")
         .edit("plugin.toml", "ledger.changes", "router")
         .install(&db)

@@ -43,6 +43,24 @@ fn zipped(entries: &[(&str, &[u8], u32)]) -> Vec<String> {
 const MANIFEST: &[u8] = b"format = 1\nname = \"x\"\nversion = \"1.0.0\"\n";
 
 #[test]
+fn keys_of_a_plugin_s_watch_are_plain_texts() {
+    let watch = |key: &str| {
+        let manifest = format!(
+            "format = 1\nname = \"x\"\nversion = \"1.0.0\"\n[[task]]\nname = \"x.t\"\nexecutor = \"sql\"\nfunction = \"x.t\"\n[[watch]]\nname = \"x.w\"\ntable_name = \"x.t\"\ndefinition = \"x.t\"\nunique_key = \"{key}\"\n"
+        );
+        problems(&Folder::bare(&manifest))
+    };
+    assert_eq!(watch("'all'"), [""; 0]);
+    for expression in ["new.id", "'a' || rowbeat.purge_plugin('x')::text || 'b'", "'", "'a\\\\'"] {
+        assert!(
+            watch(expression)[0].contains("is a plain text in single quotes"),
+            "{expression}: {:?}",
+            watch(expression)
+        );
+    }
+}
+
+#[test]
 fn every_problem_of_a_manifest_is_listed_at_once_with_its_line() {
     let folder = Folder::bare(
         r#"format = 1
@@ -91,6 +109,16 @@ name = "run"
 task = "b"
 [command.arguments]
 json = { type = "password", required = true, default = "x" }
+[[command]]
+name = "make"
+task = "a"
+[command.arguments]
+size = { type = "integer", generate = true }
+password = { type = "password", generate = true, prompt = "Password: " }
+fine = { type = "password", generate = true }
+[listen]
+channels = ["rowbeat"]
+none = "Nothing."
 [[page]]
 path = "/x"
 "#,
@@ -131,6 +159,10 @@ path = "/x"
         "[[command]] \"run\" task: there is no [[task]] \"b\"",
         "arguments json: is an option of every command",
         "arguments json default: what is required has no default",
+        "arguments size generate: only a password is generated",
+        "arguments password generate: only a password is generated, and only one that is not required or asked for",
+        "[listen] channels: \"rowbeat\" is no channel of a plugin",
+        "[listen] none: there is no such key",
         "[[page]]: pages are reserved for a later format",
         "migrations/first.sql: is misnamed",
         "migrations/V2__late.sql: migrations are numbered from 1 without holes",

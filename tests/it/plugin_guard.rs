@@ -69,7 +69,7 @@ async fn a_plugin_reaches_nothing_but_its_own() {
         ),
         ("create schema mine", "permission denied for database"),
         ("create table rowbeat.mine (x int)", "permission denied for schema rowbeat"),
-        ("alter role current_user superuser", "must be superuser"),
+        ("alter role current_user superuser", "alter"),
         ("create role thief", "permission denied to create role"),
         ("reset role", "within security-definer function"),
         ("set role postgres", "within security-definer function"),
@@ -86,6 +86,14 @@ async fn a_plugin_reaches_nothing_but_its_own() {
             "row-level security",
         ),
         ("select rowbeat.schedule('operators', '@hourly', 'tally.count')", "row-level security"),
+        (
+            "insert into rowbeat.listening (plugin, name, channel) values ('other', 'x', 'x')",
+            "row-level security",
+        ),
+        (
+            "insert into rowbeat.listening (plugin, name, channel) values ('tally', 'x', 'rowbeat')",
+            "listening_channel_is_not_ours",
+        ),
         (
             "insert into rowbeat.watch (name, table_name, definition) values ('tally.w', 'public.secret', 'tally.count')",
             "permission denied for table secret",
@@ -173,6 +181,11 @@ async fn a_plugin_can_do_what_plugins_are_for() {
             "<p>{{ what }}</p>\n",
         ),
         ("select rowbeat.read_setting('tally', 'step')", "1"),
+        (
+            "insert into rowbeat.listening (plugin, name, channel) values ('tally', 'x', 'X') returning channel",
+            "X",
+        ),
+        ("delete from rowbeat.listening returning channel", "X"),
         ("select rowbeat.now_() is not null", "true"),
     ] {
         assert_eq!(attempt(&db, sql).await.as_deref(), Ok(answer), "{sql}");

@@ -247,6 +247,27 @@ async fn a_missing_feature_skips_the_fire_and_the_ledger_says_which() {
 }
 
 #[tokio::test]
+async fn a_schedule_waits_until_its_features_have_been_asked_for_the_first_time() {
+    let db = TestDb::new().await.with_effects().await;
+    db.run(
+        "create function public.yes() returns boolean language sql as 'select true';
+         create function public.no() returns boolean language sql as 'select false';
+         insert into rowbeat.feature (name, condition) values ('bought', 'public.yes'), ('not_bought', 'public.no');
+         select rowbeat.schedule('s', 'every 10 minutes', 'add_effect', p_requires => '{bought}'),
+             rowbeat.schedule('t', 'every 10 minutes', 'add_effect', p_requires => '{not_bought}')",
+    )
+    .await;
+    pass(&db).await;
+    later(&db, "10 minutes 1 second").await;
+    pass(&db).await;
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.fire").await, 0, "nobody knows yet");
+    db.run("select rowbeat.check_features()").await;
+    pass(&db).await;
+    assert_eq!(ledger(&db, "s").await, [LATE]);
+    assert_eq!(ledger(&db, "t").await, ["skipped: feature not_bought is refused by public.no"]);
+}
+
+#[tokio::test]
 async fn a_one_shot_schedule_disables_itself_after_the_fire_that_makes_a_task() {
     let db = TestDb::new().await.with_effects().await;
     db.run("select rowbeat.schedule('s', 'every 10 minutes', 'add_effect', p_one_shot => true, p_catch_up => 'all', p_requires => '{f}', p_queue => 'special', p_priority => 7)").await;

@@ -158,7 +158,34 @@ begin
 end $$;
 comment on function freight.watch_alert(freight.table_change_alert) is 'Writes the watch of an alert.';
 
--- Promises: from this transaction on exactly what active alerts want of a table is captured.
+-- Promises: rowbeat listen hears the alert's channel while the alert is live: an active one, from the beginning of its first local day
+--   to the end of its last.
+create or replace function freight.announce_alert(p_alert_id uuid) returns void language plpgsql volatile as $$
+begin
+    delete from rowbeat.listening l where l.plugin = 'freight' and l.name = p_alert_id::text;
+    insert into rowbeat.listening (plugin, name, channel, starts_at, ends_at)
+    select 'freight', a.id::text, a.listener_name, a.effective_date::timestamp at time zone o.time_zone,
+        (a.expiration_date + 1)::timestamp at time zone o.time_zone
+    from freight.table_change_alert a join freight.organization o on o.id = a.organization_id
+    where a.id = p_alert_id and a.is_active and a.listener_name is not null;
+end $$;
+comment on function freight.announce_alert(uuid) is 'Lets people listen to an alert while it is live.';
+
+-- Days are those of the organization's zone. At an installation: alerts that were there before.
+create or replace function freight.announce_alerts() returns trigger language plpgsql as $$
+begin
+    perform freight.announce_alert(a.id) from freight.table_change_alert a where a.organization_id = new.id;
+    return null;
+end $$;
+comment on function freight.announce_alerts() is 'Announces an organization''s alerts anew when its zone changes.';
+create or replace trigger announce_alerts after update of time_zone on freight.organization
+    for each row execute function freight.announce_alerts();
+do $$
+begin
+    perform freight.announce_alert(a.id) from freight.table_change_alert a;
+end $$;
+
+-- Promises: from this transaction on exactly what active alerts want of a table is captured, and announced.
 -- Locks: see rowbeat.watch; the alerted table shortly when its capture changes.
 create or replace function freight.follow_alert() returns trigger language plpgsql as $$
 begin
@@ -167,6 +194,10 @@ begin
     elsif tg_op = 'INSERT' or (new.source, new.is_active, new.swept, new.table_name, new.database_action)
             is distinct from (old.source, old.is_active, old.swept, old.table_name, old.database_action) then
         perform freight.watch_alert(new);
+    end if;
+    if tg_op <> 'UPDATE' or (new.organization_id, new.is_active, new.listener_name, new.effective_date, new.expiration_date)
+            is distinct from (old.organization_id, old.is_active, old.listener_name, old.effective_date, old.expiration_date) then
+        perform freight.announce_alert(coalesce(new.id, old.id));
     end if;
     return null;
 end $$;

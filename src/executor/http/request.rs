@@ -50,6 +50,16 @@ pub(super) struct Spec {
     pub(super) ok: Vec<u16>,
     #[serde(default)]
     pub(super) retry: Vec<u16>,
+    #[serde(default)]
+    pub(super) secret: Vec<Side>,
+}
+
+/// A side of an exchange.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Side {
+    Request,
+    Response,
 }
 
 impl Spec {

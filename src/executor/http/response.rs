@@ -25,6 +25,13 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// Forgets what came, but for the status and when to come again.
+    pub(super) fn forget_content(&mut self) {
+        self.body.clear();
+        let kept = [RETRY_AFTER, DATE].map(|name| (self.headers.get(&name).cloned(), name));
+        self.headers = kept.into_iter().filter_map(|(value, name)| Some((name, value?))).collect();
+    }
+
     /// The response of the effect, or why there is none; `what` is the request in words.
     pub(super) fn judge(self, what: &str, ok: &[u16], retry: &[u16], most: usize) -> Result<Value, Failure> {
         let status = self.status.as_u16();
@@ -154,6 +161,17 @@ mod tests {
         assert_eq!(reply(200, &[], b"12").body(), json!(12));
         assert_eq!(body("text/plain", b""), Value::Null);
         assert_eq!(body("application/json", b"{\"a\":\"x\\u0000y\"}"), json!({ "a": "x\u{fffd}y" }));
+    }
+
+    #[test]
+    fn of_a_secret_exchange_the_status_and_the_pause_are_kept() {
+        let mut secret = reply(503, &[("retry-after", "7"), ("location", "/users/bob")], b"bob's password");
+        secret.forget_content();
+        let Err(Failure::Retry { error, after }) = secret.judge("PUT x", &[], &[], 10) else {
+            panic!("done")
+        };
+        assert_eq!(error, json!({ "message": "PUT x: 503 Service Unavailable", "status": 503, "body": "" }));
+        assert_eq!(after, Some(Duration::from_secs(7)));
     }
 
     #[test]

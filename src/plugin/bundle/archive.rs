@@ -1,8 +1,6 @@
 //! Plugins as zips: read with distrust, written so that the same files give the same bytes.
 
-use std::fs::File;
 use std::io::{self, Cursor, Write};
-use std::path::Path;
 
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
@@ -14,34 +12,28 @@ const RATIO: u64 = 200;
 const SMALL: u64 = 64 * 1024;
 
 /// Takes in the files of a zip. A single folder around them is left out, as zipping a folder makes one.
-pub(super) fn read(path: &Path, intake: &mut Intake) {
-    let shown = path.display().to_string();
-    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (length, file) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return intake.refuse(&shown, error.to_string()),
-    };
-    if length > LARGEST {
-        return intake.refuse(&shown, format!("is larger than {} MiB", LARGEST >> 20));
+pub(super) fn read(shown: &str, zip: &[u8], intake: &mut Intake) {
+    if zip.len() as u64 > LARGEST {
+        return intake.refuse(shown, format!("is larger than {} MiB", LARGEST >> 20));
     }
-    let mut archive = match ZipArchive::new(file) {
+    let mut archive = match ZipArchive::new(Cursor::new(zip)) {
         Ok(archive) => archive,
-        Err(error) => return intake.refuse(&shown, format!("is no zip: {error}")),
+        Err(error) => return intake.refuse(shown, format!("is no zip: {error}")),
     };
     if archive.len() > 2 * MOST_FILES {
-        return intake.refuse(&shown, format!("there are more than {MOST_FILES} files"));
+        return intake.refuse(shown, format!("there are more than {MOST_FILES} files"));
     }
     if !matches!(archive.has_overlapping_files(), Ok(false)) {
-        return intake.refuse(&shown, "its entries overlap");
+        return intake.refuse(shown, "its entries overlap");
     }
     let wrapper = wrapper(&archive);
     for index in 0..archive.len() {
         let entry = match archive.by_index(index) {
             Ok(entry) => entry,
-            Err(error) => return intake.refuse(&shown, format!("entry {}: {error}", index + 1)),
+            Err(error) => return intake.refuse(shown, format!("entry {}: {error}", index + 1)),
         };
         let Ok(whole) = entry.name().map(|name| name.into_owned()) else {
-            intake.refuse(&shown, format!("entry {}: its name is no text", index + 1));
+            intake.refuse(shown, format!("entry {}: its name is no text", index + 1));
             continue;
         };
         let name = whole.strip_prefix(&wrapper).unwrap_or(&whole).to_owned();
@@ -70,7 +62,7 @@ pub(super) fn read(path: &Path, intake: &mut Intake) {
 }
 
 /// `shop/` when everything is in that folder, its manifest too; else nothing.
-fn wrapper(archive: &ZipArchive<File>) -> String {
+fn wrapper(archive: &ZipArchive<Cursor<&[u8]>>) -> String {
     let names: Vec<String> = archive.file_names().flatten().map(|name| name.into_owned()).collect();
     let first = names.first().and_then(|name| name.split_once('/'));
     let folder = first.map(|(folder, _)| format!("{folder}/")).unwrap_or_default();

@@ -46,6 +46,9 @@ pub struct Field {
     /// Of arguments: given by position instead of as an option.
     #[serde(default, skip_serializing_if = "is_false")]
     pub positional: bool,
+    /// Of passwords: one is made by the program when none is given, and printed once.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub generate: bool,
     /// min, max, min_length, max_length, enum.
     #[serde(flatten)]
     pub rules: serde_json::Map<String, Value>,
@@ -82,6 +85,7 @@ impl Field {
             description: section.text("description", problems).unwrap_or_default(),
             prompt: if role == Role::Argument { section.text("prompt", problems) } else { None },
             positional: role == Role::Argument && section.flag("positional", problems).unwrap_or(false),
+            generate: role == Role::Argument && section.flag("generate", problems).unwrap_or(false),
             rules: serde_json::Map::new(),
             place,
         };
@@ -100,6 +104,7 @@ impl Field {
             "description",
             "prompt",
             "positional",
+            "generate",
             "min",
             "max",
             "min_length",
@@ -109,8 +114,10 @@ impl Field {
         let known: Vec<&str> = known
             .into_iter()
             .filter(|key| match role {
-                Role::Setting => !["in", "required", "list", "prompt", "positional"].contains(key),
-                Role::Input => !["prompt", "positional"].contains(key),
+                Role::Setting => {
+                    !["in", "required", "list", "prompt", "positional", "generate"].contains(key)
+                }
+                Role::Input => !["prompt", "positional", "generate"].contains(key),
                 Role::Argument => *key != "in",
             })
             .collect();
@@ -140,6 +147,14 @@ impl Field {
             } else if place == "path" && (self.list || !self.required) {
                 complain.about("in", "a parameter of the path is one value and always there");
             }
+        }
+        if self.generate
+            && (kind != "password" || self.required || self.prompt.is_some() || self.default.is_some())
+        {
+            complain.about(
+                "generate",
+                "only a password is generated, and only one that is not required or asked for",
+            );
         }
         if self.required && self.default.is_some() {
             complain.about("default", "what is required has no default");
@@ -236,7 +251,9 @@ fn is_of(kind: &str, value: &Value) -> Result<(), String> {
 }
 
 fn check_name(name: &str, role: Role, complain: &mut Complaints<'_>) {
+    // Many forms name their lists so.
     let stem = if role == Role::Input { name.strip_suffix('*').unwrap_or(name) } else { name };
+    let stem = if role == Role::Input { stem.strip_suffix("[]").unwrap_or(stem) } else { stem };
     let plain = stem.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if !plain
         || (stem.is_empty() && stem.len() == name.len())
@@ -272,6 +289,7 @@ pub(super) fn of_path(name: &str) -> Field {
         description: String::new(),
         prompt: None,
         positional: false,
+        generate: false,
         rules: json!({ "min_length": 1 }).as_object().cloned().unwrap_or_default(),
     }
 }

@@ -1,4 +1,4 @@
-//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, channels, features, consumers.
+//! The parts that are rows of rowbeat's own tables: definitions, schedules, watches, backups, channels, features, consumers.
 //!
 //! A part's keys are the table's columns. Which of them a plugin may set is listed here, and a test compares the lists with the
 //! catalogue; what values fit is the table's to say, when the row is written.
@@ -25,7 +25,7 @@ pub struct Kind {
 }
 
 /// All kinds, in the order in which their rows are written.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind {
         key: "feature",
         table: "feature",
@@ -109,24 +109,39 @@ pub const KINDS: [Kind; 6] = [
             "columns",
             "exclude",
             "grain",
-            "unique_key",
             "debounce",
+            "unique_key",
+            "serial_key",
             "effective_from",
             "effective_until",
             "time_zone",
             "enabled",
         ],
         needed: &["table_name", "definition"],
-        // The router evaluates expressions with the rights of the daemon; a plain quoted text it takes as it is.
+        // The router evaluates expressions with the rights of the daemon; keys may be plain texts.
         not_for_plugins: &[
             "condition",
             "payload",
-            "serial_key",
             "origins",
             "known_as",
             "suspended_at",
             "last_error",
             "last_error_at",
+            "created_at",
+        ],
+    },
+    Kind {
+        key: "backup",
+        table: "backup",
+        columns: &["table_name", "enabled"],
+        needed: &["table_name"],
+        not_for_plugins: &[
+            "source",
+            "columns",
+            "baseline_key",
+            "baselined_at",
+            "broken",
+            "broken_at",
             "created_at",
         ],
     },
@@ -234,19 +249,21 @@ pub(super) fn check(
             };
             problems.push(Problem::of_key(row.line, format!("{} tables", row.at()), message));
         }
-        let plain = |key: &str| {
-            let inner = key.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-            inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
-        };
-        if row.columns.get("unique_key").is_some_and(|key| !key.as_str().is_some_and(plain)) {
-            let message = "a plain text in quotes is needed, \"'like this'\": expressions are for operators";
-            problems.push(Problem::of_key(row.line, format!("{} unique_key", row.at()), message));
-        }
         if let Some(definition) = row.text("definition").filter(|_| row.kind != "task")
             && !rows.iter().any(|task| task.kind == "task" && task.name == definition)
         {
             let message = format!("there is no [[task]] \"{definition}\" in this manifest");
             problems.push(Problem::of_key(row.line, format!("{} definition", row.at()), message));
+        }
+        for key in ["unique_key", "serial_key"].into_iter().filter(|_| row.kind == "watch") {
+            let plain = |text: &str| {
+                let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
+            };
+            if row.columns.get(key).is_some_and(|value| !value.as_str().is_some_and(plain)) {
+                let message = "is a plain text in single quotes: expressions are for operators";
+                problems.push(Problem::of_key(row.line, format!("{} {key}", row.at()), message));
+            }
         }
         let connection = row.columns.get("effect").and_then(|effect| effect.get("connection")?.as_str());
         if let Some(connection) = connection {

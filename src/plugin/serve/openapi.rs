@@ -1,16 +1,27 @@
 //! The endpoints as an OpenAPI 3.1 document.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value, json};
 
 use super::catalogue::Declared;
 use crate::plugin::manifest::{Endpoint, Field};
 
-/// Describes all endpoints.
+/// Describes all endpoints. Paths that differ only in the names of their parameters are one path, as OpenAPI wants it: the names
+/// are those of the first.
 pub(super) fn describe(all: &[Declared]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
+    let (mut first, mut ids) = (BTreeMap::new(), BTreeSet::new());
     for Declared { plugin, endpoint } in all {
-        let path = paths.entry(endpoint.path.clone()).or_insert_with(|| json!({}));
-        path[endpoint.method.to_ascii_lowercase()] = operation(plugin, endpoint);
+        let path = *first.entry(&endpoint.shape).or_insert(&endpoint.path);
+        let mut operation = operation(plugin, endpoint, path);
+        let mut id = id(endpoint);
+        while !ids.insert(id.clone()) {
+            id.push('_');
+        }
+        operation["operationId"] = id.into();
+        let described = paths.entry(path.clone()).or_insert_with(|| json!({}));
+        described[endpoint.method.to_ascii_lowercase()] = operation;
     }
     json!({
         "openapi": "3.1.0",
@@ -26,7 +37,19 @@ pub(super) fn describe(all: &[Declared]) -> Value {
     })
 }
 
-fn operation(plugin: &str, endpoint: &Endpoint) -> Value {
+/// A name for the operation, of letters, digits and _.
+fn id(endpoint: &Endpoint) -> String {
+    let id = format!("{} {}", endpoint.method, endpoint.path);
+    id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+fn operation(plugin: &str, endpoint: &Endpoint, path: &str) -> Value {
+    let renamed: BTreeMap<&str, &str> = endpoint.path.split('/').zip(path.split('/')).collect();
+    let name = |field: &Field| {
+        let part = format!("{{{}}}", field.name);
+        let known = renamed.get(part.as_str()).filter(|_| field.place.as_deref() == Some("path"));
+        known.map_or_else(|| field.name.clone(), |part| part.trim_matches(['{', '}']).to_owned())
+    };
     let parameters: Vec<Value> = endpoint
         .input
         .iter()
@@ -34,7 +57,7 @@ fn operation(plugin: &str, endpoint: &Endpoint) -> Value {
             matches!(field.place.as_deref(), Some("path" | "query")) && !field.name.ends_with('*')
         })
         .map(|field| {
-            json!({ "name": field.name, "in": field.place, "required": field.required,
+            json!({ "name": name(field), "in": field.place, "required": field.required,
                 "description": field.description, "schema": schema(field) })
         })
         .collect();
@@ -42,11 +65,7 @@ fn operation(plugin: &str, endpoint: &Endpoint) -> Value {
         json!({ "description": name, "content": { "application/json": {
             "schema": { "$ref": format!("#/components/schemas/{name}") } } } })
     };
-    let operation_id = format!("{} {}", endpoint.method, endpoint.path);
-    let operation_id: String =
-        operation_id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let mut operation = json!({
-        "operationId": operation_id,
         "tags": [plugin],
         "description": endpoint.description,
         "parameters": parameters,

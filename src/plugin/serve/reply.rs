@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::db::query::DbError;
+use crate::db::sqlstate;
 use crate::executor::template::{self, Escape};
 
 /// A response with its whole body.
@@ -75,6 +76,7 @@ impl Refusal {
             "23505" => Self::new(StatusCode::CONFLICT, format!("it is there already ({constraint})")),
             "57014" => Self::new(StatusCode::GATEWAY_TIMEOUT, "it took too long"),
             "40001" | "40P01" | "55P03" => Self::busy("others were in the way"),
+            code if code == sqlstate::COPY_OF_DATABASE.code => Self::busy(raised.message()),
             "25006" => Self::internal(),
             _ if error.is_outage() => Self::busy("the database is away"),
             _ => Self::internal(),
@@ -138,11 +140,20 @@ pub(super) fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> 
     reply
 }
 
-/// The response that a function's answer stands for; `template` is the text of the one that it, or the endpoint, names.
+/// Templates for an answer.
+#[derive(Debug)]
+pub(super) struct Pages<'e> {
+    /// The endpoint's, for answers that name none.
+    pub(super) own: Option<&'e str>,
+    /// The text of the answer's and of those that it names, by name.
+    pub(super) sources: Value,
+}
+
+/// The response that a function's answer stands for.
 ///
 /// # Errors
 /// What is wrong with the answer, for the log.
-pub(super) fn of_answer(answer: &Value, template: Option<&str>) -> Result<Reply, String> {
+pub(super) fn of_answer(answer: &Value, pages: &Pages<'_>) -> Result<Reply, String> {
     if !answer.is_object() {
         return Err("the answer is no object".to_owned());
     }
@@ -161,7 +172,7 @@ pub(super) fn of_answer(answer: &Value, template: Option<&str>) -> Result<Reply,
             Some(text) => respond_text(status, text)?,
             None => respond_json(status, body),
         },
-        "html" => respond(status, "text/html; charset=utf-8", html(answer, template)?.into_bytes()),
+        "html" => respond(status, "text/html; charset=utf-8", html(answer, pages)?.into_bytes()),
         "csv" => respond(status, "text/csv; charset=utf-8", csv(body)?.into_bytes()),
         "redirect" => {
             let location = answer["location"].as_str().ok_or("a redirect has no location")?;
@@ -184,15 +195,20 @@ pub(super) fn of_answer(answer: &Value, template: Option<&str>) -> Result<Reply,
     Ok(reply)
 }
 
-fn html(answer: &Value, template: Option<&str>) -> Result<String, String> {
-    match (template, &answer["template"], answer["body"].as_str()) {
-        (Some(source), name, None) => {
-            let name = name.as_str().unwrap_or("of the endpoint");
-            template::render(name, source, &answer["data"], Escape::Html)
+fn html(answer: &Value, pages: &Pages<'_>) -> Result<String, String> {
+    let named = answer["template"].as_str();
+    match (named.or(pages.own), answer["body"].as_str()) {
+        (Some(name), _) if named.is_some() && pages.sources[name].is_null() => {
+            Err(format!("there is no templates/{name}"))
         }
-        (None, Value::String(name), _) => Err(format!("there is no templates/{name}")),
-        (.., Some(body)) => Ok(body.to_owned()),
-        (.., None) => Err("html has neither a template nor a body".to_owned()),
+        (_, Some(body)) => Ok(body.to_owned()),
+        (Some(name), None) => {
+            let texts = pages.sources.as_object().into_iter().flatten();
+            let sources: Vec<_> =
+                texts.filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))).collect();
+            template::render_page(name, &sources, &answer["data"])
+        }
+        (None, None) => Err("html has neither a template nor a body".to_owned()),
     }
 }
 

@@ -1,0 +1,54 @@
+-- Whether backups are what they should be: comparing with the tables. What an operator should know is in 60_status.sql.
+
+-- Promises: each row of the table is compared with its newest image. different: they are not equal; lost: the row is not in the table and was not
+--   deleted; unknown: it has no image; inexact: the row has a value that JSON cannot hold (a JSON null in a column, minus zero, arrays that do not
+--   begin at 1), so what is restored differs in that. keys: some of those. Changes on the way to the backup are not held against it.
+-- Called by: rowbeat backup verify. Locks: the backup's consumer, until the caller's transaction ends. SQLSTATEs: 42P01.
+create or replace function rowbeat.verify_backup(p_backup text, p_limit integer default 20)
+returns table (backup text, rows bigint, images bigint, equal bigint, different bigint, lost bigint, unknown bigint, inexact bigint, keys jsonb)
+language plpgsql volatile set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres'
+    set bytea_output = 'hex' as $$
+declare
+    v_table  record;
+    v_keys   text[];
+begin
+    perform rowbeat.catch_up();
+    select * into v_table from rowbeat.restore_tables(array[p_backup]);
+    v_keys := rowbeat.key_columns(v_table.table_name);
+    return query execute format(
+        'with pending as materialized (
+             select rowbeat.live_key(c) as key from rowbeat.change c join rowbeat.change_consumer r on r.name = ''backup''
+             where c.table_name = %4$s and (c.xid >= pg_snapshot_xmax(r.position) or c.xid = any (array(select pg_snapshot_xip(r.position))))
+         ), compared as materialized (
+             select coalesce(i.key, rowbeat.pick_key(to_jsonb(l.*), $3)) as key, l.%1$I is not null as live, i.key is not null as imaged,
+                 to_jsonb(jsonb_populate_record(l.*, i.image)) = to_jsonb(l.*) as same,
+                 l.%1$I is not null and not jsonb_populate_record(null::%2$s, to_jsonb(l.*)) operator(pg_catalog.*=) l.* as inexact
+             from (select n.key, n.row as image, "rowbeat row" as typed
+                 from rowbeat.images_at($2, null) n cross join lateral jsonb_populate_record(null::%2$s, n.row) "rowbeat row"
+                 where n.operation <> ''DELETE'') i
+             full join %2$s l on %3$s
+         ), settled as (
+             select c.* from compared c where c.key not in (select p.key from pending p where p.key is not null)
+         )
+         select $1, count(*) filter (where s.live), count(*) filter (where s.imaged), count(*) filter (where s.live and s.imaged and s.same),
+             count(*) filter (where s.live and s.imaged and not s.same), count(*) filter (where not s.live), count(*) filter (where not s.imaged),
+             count(*) filter (where s.inexact),
+             (select coalesce(jsonb_agg(jsonb_build_object(''key'', w.key, ''is'', w.problem)), ''[]'') from (
+                 select s.key, case when not s.live then ''lost'' when not s.imaged then ''unknown'' when not s.same then ''different'' else ''inexact'' end as problem
+                 from settled s where not s.live or not s.imaged or not s.same or s.inexact limit $4) w)
+         from settled s',
+        v_keys[1], rowbeat.table_name(v_table.table_name), (select string_agg(format('l.%1$I = (i.typed).%1$I', k), ' and ') from unnest(v_keys) k),
+        v_table.table_name::oid)
+    using p_backup, v_table.source, v_keys, p_limit;
+end $$;
+comment on function rowbeat.verify_backup(text, integer) is 'Compares a table with its newest images.';
+
+-- What changed in a table's columns since the baseline; null: nothing.
+create or replace function rowbeat.changed_columns(p_backup rowbeat.backup) returns text
+language sql stable set search_path = '' as $$
+    select nullif(concat_ws(', ',
+        (select 'new: ' || string_agg(c, ', ') from unnest(n.columns) c where c <> all (p_backup.columns)),
+        (select 'no more: ' || string_agg(c, ', ') from unnest(p_backup.columns) c where c <> all (n.columns))), '')
+    from (select rowbeat.described_columns(p_backup.table_name) as columns) n
+$$;
+comment on function rowbeat.changed_columns(rowbeat.backup) is 'What changed in a table''s columns since the baseline.';

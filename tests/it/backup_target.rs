@@ -1,0 +1,98 @@
+//! Further targets: each goes on where it was, and says what is wrong.
+
+use std::io::Write;
+
+use crate::backup::accounts;
+use crate::cli::finish;
+use crate::harness::{TestDb, server};
+
+/// The files of a folder as one text.
+fn files(folder: &std::path::Path) -> String {
+    let paths = rowbeat::backup::folder::files(folder).unwrap();
+    paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+const CAUGHT_UP: &str = "(select bool_and(position = (select max(number) from rowbeat.backup_transaction) and error is null) from rowbeat.backup_target)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_appended_to_only_and_a_torn_end_is_cut() {
+    let db = accounts(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!("[backup.archive]\nfolder = \"{}\"\n", folder.path().display());
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until(CAUGHT_UP).await;
+    daemon.kill9();
+    let first = files(folder.path());
+    assert_eq!(first.lines().count(), 1, "{first}");
+    let newest = rowbeat::backup::folder::files(folder.path()).unwrap().pop().unwrap();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&newest)
+        .unwrap()
+        .write_all(b"{\"length\":99,\"sha256\":\"00")
+        .unwrap();
+    db.run("insert into public.account values (4, 'new', 1.50)").await;
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until("(select count(*) = 4 from rowbeat.backup_latest)").await;
+    db.until(CAUGHT_UP).await;
+    let (status, log) = daemon.stop().await;
+    assert!(status.success() && log.contains("cut off"), "{log}");
+    let second = files(folder.path());
+    assert!(second.starts_with(&first) && second.lines().count() == 2 && second.contains("1.50"), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_a_file_is_found() {
+    let db = accounts(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!("[backup.archive]\nfolder = \"{}\"\n", folder.path().display());
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until(CAUGHT_UP).await;
+    drop(daemon);
+    let config = folder.path().join("rowbeat.toml");
+    std::fs::write(&config, &toml).unwrap();
+    let verify = || {
+        let arguments = ["backup", "verify", "--target", "archive", "--config", config.to_str().unwrap()];
+        finish(server().rowbeat(&db.name), &arguments, "")
+    };
+    verify().ok();
+    let newest = rowbeat::backup::folder::files(folder.path()).unwrap().pop().unwrap();
+    std::fs::write(&newest, files(folder.path()).replace("\"o2\"", "\"O2\"")).unwrap();
+    verify().refused(1, &["damaged"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_refuses_is_told_of_and_keeps_up_nobody_else() {
+    let (db, other) = (accounts(2).await, accounts(1).await);
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!(
+        "[backup.taken]\nurl = \"{}\"\n[backup.away]\nurl = \"postgresql:///x?host=/nowhere&user=postgres\"\n[backup.archive]\nfolder = \"{}\"\n",
+        server().url(&other.name),
+        folder.path().display()
+    );
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until("(select count(*) = 3 and count(error) = 2 from rowbeat.backup_target)").await;
+    db.until("(select position > 0 from rowbeat.backup_target where name = 'archive')").await;
+    let detail: String =
+        db.get("select detail from rowbeat.health where \"check\" = 'backups' and not ok").await;
+    assert!(detail.contains("has backups of its own") && detail.contains("target away"), "{detail}");
+    drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_database_takes_over_by_a_restore_of_its_own() {
+    let db = accounts(5).await;
+    let second = TestDb::empty().await;
+    let toml = format!("[backup.second]\nurl = \"{}\"\n", server().url(&second.name));
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until(CAUGHT_UP).await;
+    drop(daemon);
+    second
+        .run("create table public.account (id bigint primary key, owner text, balance numeric, at timestamptz not null default now());
+              select rowbeat.restore('{public.account}')")
+        .await;
+    assert_eq!(
+        crate::backup::hash(&second, "public.account").await,
+        crate::backup::hash(&db, "public.account").await
+    );
+}
