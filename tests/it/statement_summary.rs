@@ -343,5 +343,13 @@ async fn operators_do_what_is_for_people_and_others_do_not() {
     ] {
         assert_eq!(db.refusal(sql).await.0, "42501", "{sql}");
     }
+    // A payment service needs nothing but its insert.
+    db.run(&format!("reset role; grant insert on statement.transaction to {stranger}; set role {stranger}"))
+        .await;
+    db.run("insert into statement.transaction (merchant_id, amount, created_at) values ('', 5, '2024-06-24 08:00Z')").await;
+    assert_eq!(db.refusal("select * from statement.summary").await.0, "42501");
+    db.run("reset role").await;
+    apply(&db).await;
+    assert_eq!(points(&db, "daily", "count", None).await, ["1403/04/04 → 2"]);
     db.run(&format!("reset role; drop owned by {stranger}; drop role {stranger}")).await;
 }
