@@ -65,7 +65,7 @@ begin
         update hotspot.sale s set last_error = 'No voucher is left in the pool.' where s.id = v_sale.id;
         return jsonb_build_object('waits', true);
     end if;
-    update hotspot.sale s set last_error = coalesce(outcome #>> '{error,message}', outcome ->> 'outcome') where s.id = v_sale.id;
+    update hotspot.sale s set last_error = coalesce(outcome #>> '{error,message}', nullif(outcome ->> 'outcome', 'done'), s.last_error) where s.id = v_sale.id;
     return null;
 end $$;
 comment on function hotspot.settle_delivery(jsonb, jsonb, jsonb[]) is 'Records what became of an attempt at a delivery.';
