@@ -3,7 +3,10 @@
 //!
 //! Invariant: a target's position is in the target and moves with the images, so a crash anywhere repeats and loses nothing.
 
-use crate::db::query::DbError;
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+use crate::db::query::{Db, DbError};
 
 pub mod folder;
 pub mod keeper;
@@ -27,6 +30,38 @@ impl Place {
     pub fn behind(number: i64) -> Self {
         Self { number, image: i64::MAX }
     }
+}
+
+/// Which transaction a number stands for: a database that was set back to an earlier time gives numbers anew.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Identity {
+    xid: String,
+    #[serde(rename = "transaction_at")]
+    at: DateTime<Utc>,
+}
+
+impl Identity {
+    /// What a database says of a number.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn of(db: &Db, number: i64) -> Result<Option<Self>, DbError> {
+        let row = db.row("backup.transaction", &[&number]).await?;
+        Ok(row.map(|row| Self { xid: row.get("xid"), at: row.get("at") }))
+    }
+}
+
+/// Returns when a target that is behind this transaction can be gone on with.
+///
+/// # Errors
+/// `Target` when the source knows another transaction by this number, or none.
+pub async fn refuse_another_past(source: &Db, number: i64, known: Option<&Identity>) -> Result<(), Trouble> {
+    if number == 0 || Identity::of(source, number).await?.as_ref() == known {
+        return Ok(());
+    }
+    let problem =
+        "it has what this database does not know (it was set back to an earlier time?): begin another target";
+    Err(Trouble::Target(problem.to_owned()))
 }
 
 /// Why a target did not get what there is.

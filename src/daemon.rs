@@ -198,7 +198,7 @@ impl Daemon {
             reached = database::reach_schema(&connector, private.is_some()) => match reached {
                 Ok(()) => {
                     let up = self.up.take().map(|sender| (sender, up));
-                    self.work(connector, executors, targets, snapshots, up, &mut private, &shutdown).await;
+                    self.work(connector, (executors, targets), snapshots, up, &mut private, &shutdown).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -217,8 +217,7 @@ impl Daemon {
     async fn work(
         &self,
         connector: Connector,
-        executors: Executors,
-        targets: Vec<Target>,
+        (executors, targets): (Executors, Vec<Target>),
         snapshots: Arc<Snapshots>,
         up: Option<(tokio::sync::oneshot::Sender<Up>, Up)>,
         private: &mut Option<PrivatePostgres>,

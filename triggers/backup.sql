@@ -1,15 +1,18 @@
 -- The backup table's own triggers: what can be backed up, and the capture triggers that follow it.
 
--- Promises: name and source are filled in; what cannot be backed up is refused. Another table under the same name is its successor, and a
---   new baseline begins with its columns as they are now.
+-- Promises: name and source are filled in; what cannot be backed up is refused. Another table under the same name is its successor: what was
+--   captured of the former one is kept first. A new baseline begins with the columns as they are now.
 -- SQLSTATEs: RB006 (no ordinary table, or without a primary key).
 create or replace function rowbeat.fill_backup() returns trigger
 language plpgsql set search_path = '' as $$
 begin
     if tg_op = 'UPDATE' then
         if old.table_name <> new.table_name then
-            new.former := old.former || old.table_name;
+            perform rowbeat.catch_up();
             new.baselined_at := null;
+        end if;
+        if old.name <> new.name then
+            update rowbeat.backup_source s set name = new.name where s.id = old.source;
         end if;
         -- A backup whose table is gone can still be ended.
         if not new.enabled then
@@ -75,7 +78,7 @@ begin
     end if;
     -- Not before the triggers: whoever wrote without them has ended by now, and the baseline sees it.
     insert into rowbeat.change_consumer as c (name, tables, position)
-    values ('backup', array(select unnest(b.former || b.table_name) from rowbeat.backup b), pg_current_snapshot())
+    values ('backup', array(select b.table_name from rowbeat.backup b), rowbeat.open_snapshot(pg_current_snapshot()))
     on conflict (name) do update set tables = excluded.tables;
     if tg_op = 'DELETE' then
         perform rowbeat.drop_unneeded_triggers(old.table_name);

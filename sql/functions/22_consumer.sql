@@ -4,11 +4,11 @@
 -- caller's current_user: so own_consumer decides whose a consumer is, and its trigger, which runs as rowbeat's owner, reads the log for it.
 
 -- Promises: the consumer exists as asked, from now on. Safe to repeat: a known one keeps its position. Called by: operators.
--- SQLSTATEs: 22023 (the router's name), 42704 (no such role).
+-- SQLSTATEs: 22023 (a name of the daemon's own), 42704 (no such role).
 create or replace function rowbeat.create_consumer(p_name text, p_tables regclass[], p_role name default current_user) returns text
 language plpgsql volatile set search_path = '' as $$
 begin
-    if p_name = 'router' or p_tables is null or p_tables = '{}' then
+    if p_name in ('router', 'backup') or p_tables is null or p_tables = '{}' then
         raise exception 'a consumer needs a name of its own and tables' using errcode = '22023';
     end if;
     insert into rowbeat.change_consumer (name, tables, role, position) values (p_name, p_tables, quote_ident(p_role)::regrole::text, pg_current_snapshot())
@@ -21,7 +21,7 @@ comment on function rowbeat.create_consumer(text, regclass[], name) is 'Creates 
 create or replace function rowbeat.drop_consumer(p_name text) returns boolean
 language plpgsql volatile set search_path = '' as $$
 begin
-    delete from rowbeat.change_consumer c where c.name = p_name and c.name <> 'router';
+    delete from rowbeat.change_consumer c where c.name = p_name and c.name not in ('router', 'backup');
     return found;
 end $$;
 comment on function rowbeat.drop_consumer(text) is 'Removes a consumer; false when there is none of that name.';
@@ -31,7 +31,7 @@ comment on function rowbeat.drop_consumer(text) is 'Removes a consumer; false wh
 create or replace view rowbeat.own_consumer as
 select c.name, null::integer as batch, null::pg_snapshot as rebased, null::rowbeat.change[] as changes
 from rowbeat.change_consumer c
-where pg_has_role(current_user, coalesce(to_regrole(c.role),
+where c.name <> 'backup' and pg_has_role(current_user, coalesce(to_regrole(c.role),
     case when c.role is null then (select n.nspowner from pg_catalog.pg_namespace n where n.nspname = 'rowbeat') end), 'MEMBER');
 comment on view rowbeat.own_consumer is 'Consumers that the caller may use; see rowbeat.consume and rowbeat.rebase_consumer.';
 grant select, update on rowbeat.own_consumer to public;

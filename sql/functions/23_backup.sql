@@ -75,7 +75,7 @@ returns table (source integer, seq bigint, xid xid8, operation text, key jsonb, 
 language sql stable set search_path = '' as $$
     select b.source, c.seq, c.xid, c.operation, coalesce(rowbeat.live_key(c), '{}'), coalesce(c.new, c.old), c.at, c.actor, c.login_role, c.origin, c.error
     from rowbeat.change c
-    join (select s.source, unnest(s.former || s.table_name) as relation from rowbeat.backup s) b on b.relation = c.table_name
+    join rowbeat.backup b on b.table_name = c.table_name
     where c.seq = any (p_seqs) and c.slot = any (p_slots)
 $$;
 comment on function rowbeat.changes_to_keep(bigint[], smallint[]) is 'Those of the changes that backups keep.';
@@ -151,7 +151,7 @@ end $$;
 comment on function rowbeat.note_lost_place() is 'Notes with the backups that the log lost changes of theirs.';
 
 -- Promises: what had committed before the call is in the backup, in the caller's transaction; until that ends nobody else writes images.
--- Runs as its owner: a plugin may need it. Called by: restores, comparisons, exports. Locks: the consumer's row.
+-- Runs as its owner, for plugins and operators, not for everybody: who has the lock could keep it. Called by: restores, comparisons, exports. Locks: the consumer's row.
 create or replace function rowbeat.catch_up() returns void
 language plpgsql volatile security definer set search_path = '' as $$
 begin
@@ -160,6 +160,7 @@ begin
     end loop;
 end $$;
 comment on function rowbeat.catch_up() is 'Brings the backup up to date in the caller''s transaction.';
+revoke execute on function rowbeat.catch_up() from public;
 
 -- Promises: the next rows of a table, in the order of their keys, have images: those get one whose newest image says something else. Returns
 --   how many rows it looked at; fewer than p_limit: the baseline is complete. Null: there is none to take.

@@ -3,7 +3,7 @@
 -- Who may: whoever may write the tables; these functions have the rights of their caller. Nothing is started by it: watches leave alone
 -- what has an origin (those that ask for `restore` hear of it), and the tables' own triggers rest where the caller owns the table.
 
--- Promises: the tables in an order in which what is referenced comes first; those of a circle as they come.
+-- Promises: the tables in an order in which what is referenced comes first; a circle begins where a constraint can be deferred.
 create or replace function rowbeat.restore_order(p_tables regclass[]) returns regclass[]
 language plpgsql stable set search_path = '' as $$
 declare
@@ -17,6 +17,13 @@ begin
             where not exists (select from pg_catalog.pg_constraint c
                 where c.contype = 'f' and c.conrelid = l and c.confrelid = any (v_left) and c.confrelid <> l)
             order by l::text);
+        if v_free = '{}' then
+            v_free := array(
+                select l from unnest(v_left) l
+                where not exists (select from pg_catalog.pg_constraint c
+                    where c.contype = 'f' and not c.condeferrable and c.conrelid = l and c.confrelid = any (v_left) and c.confrelid <> l)
+                order by l::text limit 1);
+        end if;
         if v_free = '{}' then
             v_free := array(select l from unnest(v_left) l order by l::text);
         end if;

@@ -23,7 +23,8 @@ begin
              select coalesce(i.key, rowbeat.pick_key(to_jsonb(l.*), $3)) as key, l.%1$I is not null as live, i.key is not null as imaged,
                  to_jsonb(jsonb_populate_record(l.*, i.image)) = to_jsonb(l.*) as same,
                  l.%1$I is not null and not jsonb_populate_record(null::%2$s, to_jsonb(l.*)) operator(pg_catalog.*=) l.* as inexact
-             from (select n.key, n.row as image, r as typed from rowbeat.images_at($2, null) n cross join lateral jsonb_populate_record(null::%2$s, n.row) r
+             from (select n.key, n.row as image, "rowbeat row" as typed
+                 from rowbeat.images_at($2, null) n cross join lateral jsonb_populate_record(null::%2$s, n.row) "rowbeat row"
                  where n.operation <> ''DELETE'') i
              full join %2$s l on %3$s
          ), settled as (

@@ -177,7 +177,7 @@ language sql stable set search_path = '' as $$
         'watches', (select coalesce(jsonb_agg(to_jsonb(w) order by w.name), '[]') from rowbeat.watches w),
         'consumers', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'read_at', c.read_at, 'lost_at', c.lost_at,
             'behind_seconds', coalesce(round(extract(epoch from rowbeat.now_() - c.waits_since), 1), 0)) order by c.name), '[]') from rowbeat.consumers c),
-        'backups', (select coalesce(jsonb_agg(to_jsonb(b) order by b.name), '[]') from rowbeat.backups b),
+        'backups', (select coalesce(jsonb_agg(to_jsonb(b) || jsonb_build_object('ok', (not b.problem)::integer) order by b.name), '[]') from rowbeat.backups b),
         'backup_targets', (select coalesce(jsonb_agg(to_jsonb(t) order by t.name), '[]') from rowbeat.backup_targets t),
         'channels', (select coalesce(jsonb_agg(jsonb_build_object('name', c.name, 'definition', c.definition,
             'enabled', c.enabled) order by c.name), '[]') from rowbeat.channel c),

@@ -50,6 +50,7 @@ begin
     execute format('grant select, insert, update, delete on rowbeat.listening to %I', p_role);
     execute format('grant select on rowbeat.capture_trigger, rowbeat.unneeded_trigger to %I', p_role);
     execute format('grant select, delete on rowbeat.own_task to %I', p_role);
+    execute format('grant execute on function rowbeat.catch_up() to %I', p_role);
     execute format('grant select on rowbeat.own_source, rowbeat.own_backup, rowbeat.backup_history, rowbeat.backup_latest, rowbeat.backup_deleted to %I', p_role);
     execute format('grant select on rowbeat.own_setting, rowbeat.own_file to %I', p_role);
 end $$;
@@ -141,7 +142,7 @@ begin
 end $$;
 comment on function rowbeat.grant_roles() is 'Makes the roles rowbeat_reader, rowbeat_producer and rowbeat_operator, and grants them and plugins'' roles what they may do.';
 
--- reader: the views, and what they look up. producer: enqueue and cancel, by functions or by a plain insert. operator: all rows but those that say what is
+-- reader: the views but those of images, which hold whole tables, and what they look up. producer: enqueue and cancel, by functions or by a plain insert. operator: all rows but those that say what is
 -- installed, and every function; no DDL.
 create or replace function rowbeat.grant_person(p_role name) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -169,6 +170,7 @@ begin
         from pg_catalog.pg_class c
         where c.relnamespace = 'rowbeat'::regnamespace and not c.relispartition
             and (c.relkind = 'v' or c.relkind in ('r', 'p') and p_role = 'rowbeat_operator')
+            and (p_role <> 'rowbeat_reader' or c.relname not in ('backup_history', 'backup_latest', 'backup_deleted'))
     loop
         execute format('grant %s on %s to %I', case when v_relation.only_read then 'select' else 'select, insert, update, delete' end,
             v_relation.name, p_role);

@@ -11,6 +11,10 @@ select rowbeat.continue_baseline($1, $2) as read
 -- The number of the newest transaction, and which database this is.
 select coalesce((select max(t.number) from rowbeat.backup_transaction t), 0) as number, rowbeat.fingerprint() as source
 
+-- name: transaction
+-- Which transaction a number is. $1 number
+select t.xid::text as xid, t.at from rowbeat.backup_transaction t where t.number = $1
+
 -- name: page
 -- Images in the order of transactions, each as a document. $1 after this transaction · $2 or within it after this image · $3 how many
 select t.number, i.id as image, not exists (select from rowbeat.backup_image n where n.transaction = t.id and n.id > i.id) as last,

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
-use super::{PAGE, Place, Trouble};
+use super::{Identity, PAGE, Place, Trouble, refuse_another_past};
 use crate::db::query::Db;
 
 /// A file that is larger than this is followed by another.
@@ -46,6 +46,7 @@ struct Open {
     day: String,
     size: u64,
     position: i64,
+    identity: Option<Identity>,
 }
 
 impl Folder {
@@ -63,6 +64,7 @@ impl Folder {
             Some(open) => open,
             None => Open::begin(&self.path)?,
         };
+        refuse_another_past(source, open.position, open.identity.as_ref()).await?;
         let mut place = Place::behind(open.position);
         loop {
             let rows = source.rows("backup.page", &[&place.number, &place.image, &PAGE]).await?;
@@ -77,6 +79,7 @@ impl Folder {
             if last.get("last") {
                 open.sync()?;
                 open.position = place.number;
+                open.identity = Identity::of(source, place.number).await?;
                 break;
             }
         }
@@ -103,9 +106,9 @@ impl Open {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         // A file of which nothing is whole says no position: the one before it does.
-        let (mut newest, mut found) = (None, None);
+        let (mut newest, mut found) = (None, (0, None));
         for path in files(folder)?.into_iter().rev() {
-            let (length, position) = whole(&path)?;
+            let (length, position, identity) = whole(&path)?;
             let file = OpenOptions::new().write(true).open(&path)?;
             if file.metadata()?.len() > length {
                 tracing::warn!(file = %path.display(), "cut off what a crash left half-written");
@@ -113,13 +116,19 @@ impl Open {
                 file.sync_all()?;
             }
             newest.get_or_insert((path.clone(), length));
-            if position.is_some() {
-                found = position;
+            if let Some(position) = position {
+                found = (position, identity);
                 break;
             }
         }
-        let mut open =
-            Self { _lock: lock, file: None, day: String::new(), size: 0, position: found.unwrap_or(0) };
+        let mut open = Self {
+            _lock: lock,
+            file: None,
+            day: String::new(),
+            size: 0,
+            position: found.0,
+            identity: found.1,
+        };
         if let Some((path, size)) = newest {
             open.file = Some(OpenOptions::new().append(true).open(&path)?);
             (open.day, open.size) = (day(&path), size);
@@ -188,17 +197,19 @@ pub fn read(path: &Path, mut line: impl FnMut(Line<'_>)) -> std::io::Result<u64>
 }
 
 /// How much of a file is whole transactions, and the last of them.
-fn whole(path: &Path) -> std::io::Result<(u64, Option<i64>)> {
+fn whole(path: &Path) -> std::io::Result<(u64, Option<i64>, Option<Identity>)> {
     let mut reader = BufReader::new(File::open(path)?);
-    let (mut text, mut read, mut whole, mut position) = (String::new(), 0, 0, None);
+    let (mut text, mut read, mut whole) = (String::new(), 0, 0);
+    let (mut position, mut identity) = (None, None);
     loop {
         text.clear();
         read += reader.read_line(&mut text).unwrap_or(0) as u64;
         let Some(line) = unseal(&text).and_then(|body| serde_json::from_str::<Line<'_>>(body).ok()) else {
-            return Ok((whole, position));
+            return Ok((whole, position, identity));
         };
         if line.last {
             (whole, position) = (read, Some(line.number));
+            identity = line.images.first().and_then(|image| serde_json::from_str(image.get()).ok());
         }
     }
 }

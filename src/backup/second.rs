@@ -4,7 +4,7 @@
 use deadpool_postgres::{Pool, RecyclingMethod};
 use serde_json::Value;
 
-use super::{PAGE, Place, Trouble};
+use super::{Identity, PAGE, Place, Trouble, refuse_another_past};
 use crate::config::DatabaseConfig;
 use crate::db::connect::{Connector, TlsError};
 use crate::db::migrate;
@@ -44,6 +44,10 @@ impl Second {
         let target = session.transaction().await.map_err(wrong)?;
         let opened = target.query_one(query::text("backup.open_target"), &[identity]).await.map_err(wrong)?;
         let mut place = Place::behind(opened.get(0));
+        let row =
+            target.query_opt(query::text("backup.transaction"), &[&place.number]).await.map_err(wrong)?;
+        let known = row.map(|row| Identity { xid: row.get("xid"), at: row.get("at") });
+        refuse_another_past(source, place.number, known.as_ref()).await?;
         for page in 1.. {
             let rows = source.rows("backup.page", &[&place.number, &place.image, &PAGE]).await?;
             let Some(last) = rows.last() else { break };

@@ -1,4 +1,4 @@
-//! `rowbeat status`: nodes, queues, schedules, watches, channels, plugins and the latest failures.
+//! `rowbeat status`: nodes, queues, schedules, watches, backups, channels, plugins and the latest failures.
 
 use serde_json::Value;
 
@@ -36,6 +36,7 @@ pub(super) async fn run(context: &Context, _: Arguments) -> Result<(), Failure> 
         ["name", "spec", "time_zone", "status", "blocked", "next_fire_at", "last_fire_at", "last_decision"],
     )?;
     section(&status, "watches", ["name", "table", "operations", "definition", "enabled"])?;
+    section(&status, "backups", ["name", "table", "status"])?;
     section(&status, "channels", ["name", "definition", "enabled"])?;
     section(&status, "plugins", ["name", "version", "isolated"])?;
     section(&status, "failures", ["id", "definition", "message", "finished_at"])

@@ -72,6 +72,18 @@ pub fn render(status: &Value, requests: &Requests) -> String {
         "Age of the oldest change that a reader of the log has not read.",
         rows("consumers", "consumer", "behind_seconds"),
     );
+    gauge(
+        &mut text,
+        "rowbeat_backup_ok",
+        "Whether each backup is complete and up to date.",
+        rows("backups", "backup", "ok"),
+    );
+    gauge(
+        &mut text,
+        "rowbeat_backup_behind",
+        "Transactions that a further target of the backup has not got.",
+        rows("backup_targets", "target", "behind"),
+    );
     let requests = requests.all();
     let labels = |(plugin, method, path, status): &Kind| {
         let pairs = [("plugin", plugin), ("method", method), ("path", path), ("status", &status.to_string())];

@@ -49,6 +49,8 @@ pub fn render(status: &Value) -> String {
         &["name", "spec", "time_zone", "status", "blocked", "next_fire_at", "last_fire_at", "last_decision"],
     );
     table(&mut page, "Watches", &status["watches"], &["name", "table", "operations", "definition", "status"]);
+    table(&mut page, "Backups", &status["backups"], &["name", "table", "status"]);
+    table(&mut page, "Backup targets", &status["backup_targets"], &["name", "kind", "behind", "status"]);
     table(&mut page, "Channels", &status["channels"], &["name", "definition", "enabled"]);
     table(&mut page, "Plugins", &status["plugins"], &["name", "version", "isolated"]);
     table(

@@ -194,9 +194,10 @@ async fn columns_that_watches_leave_out_are_in_the_backup() {
         "create table public.login (id int primary key, name text, password text);
          insert into rowbeat.watch (table_name, definition, exclude) values ('public.login', 'add_effect', '{password}');
          select rowbeat.enable_backup('public.login');
-         insert into public.login values (1, 'ann', 'secret'); select rowbeat.catch_up(); select rowbeat.route_changes();",
+         insert into public.login values (1, 'ann', 'secret');",
     )
     .await;
+    db.run("select rowbeat.catch_up(); select rowbeat.route_changes()").await;
     assert_eq!(db.get::<String>("select row ->> 'password' from rowbeat.backup_latest").await, "secret");
     assert!(!db.get::<String>("select payload::text from rowbeat.task").await.contains("secret"));
     db.run(
@@ -205,6 +206,28 @@ async fn columns_that_watches_leave_out_are_in_the_backup() {
     .await;
     let logged: Value = db.get("select new from rowbeat.change order by seq desc limit 1").await;
     assert_eq!(logged, json!({ "id": 2, "name": "bob" }), "left out again");
+}
+
+#[tokio::test]
+async fn images_are_not_for_readers_and_the_consumer_for_nobody_else() {
+    let db = accounts(1).await;
+    db.run("set role rowbeat_reader").await;
+    db.run(
+        "select * from rowbeat.backups; select * from rowbeat.health; select * from rowbeat.backup_targets",
+    )
+    .await;
+    for sql in [
+        "select * from rowbeat.backup_latest",
+        "select rowbeat.backup_document()",
+        "select rowbeat.catch_up()",
+    ] {
+        assert_eq!(db.refusal(sql).await.0, "42501", "{sql}");
+    }
+    db.run("reset role").await;
+    for sql in ["select rowbeat.consume('backup')", "select rowbeat.rebase_consumer('backup')"] {
+        assert_eq!(db.refusal(sql).await.0, "42501", "{sql}");
+    }
+    assert_eq!(db.refusal("select rowbeat.create_consumer('backup', '{public.account}')").await.0, "22023");
 }
 
 #[tokio::test]
@@ -263,7 +286,8 @@ async fn what_a_backup_misses_stands_in_its_status_until_it_begins_anew() {
 #[tokio::test]
 async fn an_ended_backup_captures_nothing_and_its_images_stay() {
     let db = accounts(2).await;
-    db.run("delete from public.account where id = 1; delete from rowbeat.backup").await;
+    db.run("delete from public.account where id = 1").await;
+    db.run("delete from rowbeat.backup").await;
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.capture_trigger").await, 0);
     assert_eq!(
         db.get::<i64>("select count(*) from rowbeat.backup_history").await,

@@ -27,10 +27,11 @@ async fn a_truncated_table_comes_back_as_it_was_and_again_changes_nothing() {
          select rowbeat.enable_backup('public.account');
          insert into public.account select g, 'o', g from generate_series(1, 10) g;
          update public.account set balance = 100 where id = 1; delete from public.account where id in (2, 3);
-         begin; insert into public.account values (99, 'nobody', 0); rollback;
-         select rowbeat.route_changes();",
+",
     )
     .await;
+    db.run("begin; insert into public.account values (99, 'nobody', 0); rollback").await;
+    db.run("select rowbeat.route_changes()").await;
     let (before, tasks) = (hash(&db, "public.account").await, "select count(*) from rowbeat.task");
     let enqueued: i64 = db.get(tasks).await;
     db.run("truncate public.account").await;

@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MOST_LINES: usize = 400;
 
-/// Modules by floor; the longest prefix counts. Imports go strictly down, with these differences:
-/// - Modules of one noun (same top-level module) may import each other on the same floor, never upwards.
-/// - `SIDEWAYS` lists who else may import whom on the same floor. It must stay free of circles.
-/// - A parent names its children (`mod`, re-exports, relative paths): that is composition, not an import.
-/// - Inner modules (tests inside a file) are not looked at for `super`.
+/// Modules by floor; the longest prefix counts. Imports go strictly down; on the same floor only modules of one noun may import each
+/// other, and those that `SIDEWAYS` lists (no circles). A parent that names its children is composition, no import.
 const FLOORS: [(&str, u8); 36] = [
     ("main", 5),
     ("lib", 5),

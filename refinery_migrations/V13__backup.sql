@@ -7,8 +7,8 @@
 
 alter table rowbeat.plugin_part
     drop constraint plugin_part_kind_known,
-    add constraint plugin_part_kind_known check (kind in ('task', 'schedule', 'watch', 'channel', 'feature', 'backup'));
-comment on column rowbeat.plugin_part.kind is 'task (a row of task_definition), schedule, watch, channel, feature or backup.';
+    add constraint plugin_part_kind_known check (kind in ('task', 'schedule', 'watch', 'channel', 'feature', 'consumer', 'backup'));
+comment on column rowbeat.plugin_part.kind is 'task (a row of task_definition), schedule, watch, channel, feature, consumer (of change_consumer) or backup.';
 
 create table rowbeat.backup_source (
     id           integer generated always as identity primary key,
@@ -27,7 +27,6 @@ create table rowbeat.backup (
     table_name     regclass not null unique,
     enabled        boolean not null default true,
     source         integer not null references rowbeat.backup_source (id),
-    former         regclass[] not null default '{}',
     columns        text[] not null default '{}',
     baseline_key   jsonb,
     baselined_at   timestamptz,
@@ -40,7 +39,6 @@ comment on column rowbeat.backup.name is 'Name of the backup; the table''s when 
 comment on column rowbeat.backup.table_name is 'The table.';
 comment on column rowbeat.backup.enabled is 'False: changes are not kept; the images stay.';
 comment on column rowbeat.backup.source is 'What its images stand under.';
-comment on column rowbeat.backup.former is 'Tables that had this place before: dropped ones, of which the log may still hold changes.';
 comment on column rowbeat.backup.columns is 'The table''s columns when the baseline began.';
 comment on column rowbeat.backup.baseline_key is 'While the baseline is taken: the last key that was read.';
 comment on column rowbeat.backup.baselined_at is 'Since when every row is in the backup; null: the baseline is being taken.';
