@@ -165,8 +165,8 @@ create table hotspot.voucher (
     updated_at    timestamptz not null,
     constraint voucher_owned check (sale_id is null or claimed)
 );
--- Equal nulls are next to each other, so vouchers for any bundle are one stretch of the index.
 create index voucher_unclaimed on hotspot.voucher (bundle_code, created_at, id) where not claimed;
+create index voucher_unclaimed_any on hotspot.voucher (created_at, id) where not claimed and bundle_code is null;
 create index voucher_bundle_code on hotspot.voucher (bundle_code);
 comment on table hotspot.voucher is 'The pool: users that were made in advance.';
 comment on column hotspot.voucher.id is 'Its id.';
