@@ -1,7 +1,8 @@
 -- Backups: a consumer of the change log that keeps what it reads. Restoring is in 24_restore.sql, comparing in 25_verify.sql.
 --
 -- Images and the consumer's position are written in one transaction under the consumer's row lock, so each change is kept exactly once.
--- Whoever writes images holds that lock: their numbers and those of transactions are in the order of commits, and can serve as positions.
+-- Whoever writes images holds that lock: their numbers and those of transactions are in the order of commits, and can serve as positions. It is
+-- taken before rows of rowbeat.backup and before locks on tables.
 --
 -- Who may: plugins see the images of tables in their own schema, by the views; everybody else who may use the schema at all sees
 -- what the views of rowbeat show him.
@@ -14,6 +15,7 @@ language plpgsql volatile set search_path = '' as $$
 declare
     v_name  text := coalesce(p_name, (select b.name from rowbeat.backup b where b.table_name = p_table), rowbeat.table_name(p_table));
 begin
+    perform from rowbeat.change_consumer c where c.name = 'backup' for update;
     insert into rowbeat.backup as b (name, table_name) values (v_name, p_table)
     on conflict (name) do update
     set table_name = excluded.table_name, enabled = true,
@@ -28,10 +30,26 @@ comment on function rowbeat.enable_backup(regclass, text, boolean) is 'Keeps eve
 create or replace function rowbeat.disable_backup(p_name text) returns boolean
 language plpgsql volatile set search_path = '' as $$
 begin
+    perform from rowbeat.change_consumer c where c.name = 'backup' for update;
     update rowbeat.backup b set enabled = false where b.name = p_name;
     return found;
 end $$;
 comment on function rowbeat.disable_backup(text) is 'Ends a backup; its images stay.';
+
+-- Promises: the backup and all its images are gone; further targets keep theirs. False: there was nothing of that name. Called by: operators, the
+--   removal of plugins. Transactions stay: they are what targets know.
+create or replace function rowbeat.forget_backup(p_name text) returns boolean
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_source  integer := (select s.id from rowbeat.backup_source s where s.name = p_name);
+begin
+    perform from rowbeat.change_consumer c where c.name = 'backup' for update;
+    delete from rowbeat.backup b where b.source = v_source;
+    delete from rowbeat.backup_image i where i.source = v_source;
+    delete from rowbeat.backup_source s where s.id = v_source;
+    return found;
+end $$;
+comment on function rowbeat.forget_backup(text) is 'Removes a backup with its images; false when there is none of that name.';
 
 -- Promises: the next piece of what became visible since the consumer's position is kept. read: how many changes; complete: there was no more.
 --   complete is null when somebody else has the consumer.

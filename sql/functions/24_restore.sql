@@ -206,8 +206,8 @@ comment on function rowbeat.advance_sequences(regclass) is 'Lets the sequences o
 --   see restore_table for which rows. Deleted rows only with p_include_deleted. p_document: from this document (see backup_document) instead of
 --   the images. p_dry_run: nothing is done, the answer is the same. The change log says p_actor. No task is started, and no image written but
 --   of rows that get another content than their newest image has.
--- Called by: operators, plugins. Locks: ShareRowExclusive on each table that the caller owns (writers wait, readers do not), in the order of
---   restoring; the backup's consumer. Safe to repeat: yes. SQLSTATEs: 42501 (the session's origin would not be believed), 42P01, 22023, and what
+-- Called by: operators, plugins. Locks: the backup's consumer; ShareRowExclusive on each table that the caller owns (writers wait, readers do not),
+--   in the order of restoring. Safe to repeat: yes. SQLSTATEs: 42501 (the session's origin would not be believed), 42P01, 22023, and what
 --   the tables say of a row: then nothing was restored.
 create or replace function rowbeat.restore(
     p_backups text[] default null, p_until timestamptz default null, p_include_deleted boolean default false, p_force boolean default false,
@@ -233,6 +233,8 @@ begin
             hint = 'Log in as a member of the role that owns schema rowbeat.';
     end if;
     begin
+        -- First the consumer, by which everybody begins who locks tables for the backup; then what was written before the tables were locked.
+        perform rowbeat.catch_up();
         for v_table in select t.* from rowbeat.restore_tables(p_backups, p_document) t loop
             select pg_has_role(current_user, c.relowner, 'USAGE') into v_owned from pg_catalog.pg_class c where c.oid = v_table.table_name;
             if v_owned then

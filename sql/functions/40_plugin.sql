@@ -204,13 +204,14 @@ begin
 end $$;
 comment on function rowbeat.refuse_unsealed(regprocedure) is 'Refuses a plugin''s function that no longer runs as the plugin''s role.';
 
--- Promises: nothing of the plugin is left: schema with all data, role, files. Called by: removal with --purge.
+-- Promises: nothing of the plugin is left: schema with all data and its images, role, files. Called by: removal with --purge.
 -- Locks: exclusively, everything in the schema.
 create or replace function rowbeat.purge_plugin(p_plugin text) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
     v_role name := (select p.role_name from rowbeat.plugin p where p.name = p_plugin);
 begin
+    perform rowbeat.forget_backup(s.name) from rowbeat.backup_source s where s.schema_name = p_plugin;
     execute format('drop schema if exists %I cascade', p_plugin);
     if to_regrole(quote_ident(v_role)) is not null then
         execute format('drop owned by %I', v_role);

@@ -181,11 +181,8 @@ async fn verify_target(context: &Context, name: &str) -> Result<(), Failure> {
     let images = Images::of_target(context, name).await?;
     let (position, there) = images.digest(&db).await?;
     let here = super::images::digest(&db, position).await?;
-    let differing: Vec<&String> = here
-        .keys()
-        .chain(there.keys())
-        .filter(|backup| !super::images::agree(here.get(*backup), there.get(*backup)))
-        .collect();
+    let differing: Vec<&String> =
+        here.keys().filter(|backup| !super::images::agree(here.get(*backup), there.get(*backup))).collect();
     if !differing.is_empty() {
         let names = differing.into_iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");

@@ -266,4 +266,9 @@ async fn a_plugin_sees_and_restores_its_own_tables_only() {
         1,
         "the images stay"
     );
+    rowbeat(&db, &["plugin", "remove", "keeper", "--purge"]).ok();
+    assert_eq!(
+        db.get::<Vec<String>>("select array_agg(distinct backup) from rowbeat.backup_history").await,
+        ["public.account"]
+    );
 }
