@@ -213,18 +213,21 @@ create or replace function rowbeat.restore(
     p_backups text[] default null, p_until timestamptz default null, p_include_deleted boolean default false, p_force boolean default false,
     p_document jsonb default null, p_actor text default null, p_dry_run boolean default false
 ) returns table (backup text, inserted bigint, updated bigint, skipped bigint, conflicts bigint, conflict_keys jsonb, unmapped text[])
-language plpgsql volatile set search_path = '' set timezone = 'UTC' set "rowbeat.origin" = 'restore' set "rowbeat.actor" = '' as $$
+language plpgsql volatile set search_path = '' set timezone = 'UTC' as $$
 declare
-    v_table  record;
-    v_owned  boolean;
-    v_wake   text[] := '{}';
-    v_rest   text[];
-    v_done   jsonb := '[]';
+    -- Not a setting of the function: those of one's own are for superusers to write there.
+    v_origin  text := coalesce(current_setting('rowbeat.origin', true), '');
+    v_actor   text := coalesce(current_setting('rowbeat.actor', true), '');
+    v_table   record;
+    v_owned   boolean;
+    v_wake    text[] := '{}';
+    v_rest    text[];
+    v_done    jsonb := '[]';
 begin
     if p_document is not null and p_until is not null then
         raise exception 'a document has one time only' using errcode = '22023', hint = 'Leave p_until out.';
     end if;
-    perform set_config('rowbeat.actor', coalesce(p_actor, session_user), true);
+    perform set_config('rowbeat.origin', 'restore', true), set_config('rowbeat.actor', coalesce(p_actor, session_user), true);
     if not rowbeat.believes_origin() then
         raise exception '% may not restore: what it writes would start tasks', session_user using errcode = 'insufficient_privilege',
             hint = 'Log in as a member of the role that owns schema rowbeat.';
@@ -258,6 +261,7 @@ begin
         -- All of it is undone; what was counted stays.
         null;
     end;
+    perform set_config('rowbeat.origin', v_origin, true), set_config('rowbeat.actor', v_actor, true);
     return query
     select d.* from jsonb_to_recordset(v_done) d (backup text, inserted bigint, updated bigint, skipped bigint, conflicts bigint, conflict_keys jsonb, unmapped text[]);
 end $$;

@@ -55,8 +55,9 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function rowbeat.template_sources(text, text) is 'A template of a plugin and those that it names.';
 
--- Promises: the answer of an endpoint's function, with the texts of its templates; in an unconfirmed copy of the database, none; or the status with which the request is refused before
---   anything was called (401, 403; 404: the endpoint is gone). The function gets p_request with the actor, who is also the actor of captured changes.
+-- Promises: the answer of an endpoint's function, with the texts of its templates; or the status with which the request is refused before
+--   anything was called (401, 403; 404: the endpoint is gone). In an unconfirmed copy of the database nothing is called. The function gets
+--   p_request with the actor, who is also the actor of captured changes.
 -- Called by: the daemon, alone in a transaction that is read only for GET. SQLSTATEs: RB002, RB005, RB007, and whatever the function raises.
 create or replace function rowbeat.serve_endpoint(p_method text, p_shape text, p_request jsonb, p_files bytea[], p_digest bytea, p_open boolean)
 returns table (answer jsonb, templates jsonb, refusal integer)

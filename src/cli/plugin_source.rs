@@ -25,11 +25,9 @@ impl Source {
         if plugin.contains("://") {
             let roots = rustls_native_certs::load_native_certs().certs;
             let zip = download(plugin, usize::try_from(bundle::LARGEST).unwrap_or(usize::MAX), &roots).await;
-            let zip = zip.map_err(|problem| Failure::new(format!("{plugin}: {problem}")))?;
+            let zip = zip.map_err(|problem| Failure::new(format!("{}: {problem}", self.shown())))?;
             self.compare(&zip)?;
-            // What stands in a query is often a key.
-            let origin = plugin.split(['?', '#']).next().unwrap_or_default();
-            return checked(Bundle::of_zip(origin, &zip));
+            return checked(Bundle::of_zip(&self.shown(), &zip));
         }
         if self.sha256.is_some() {
             let zip = bundle::read_zip(Path::new(plugin))
@@ -41,12 +39,20 @@ impl Source {
         read(plugin)
     }
 
+    /// The address without what may be a key: credentials and the query.
+    fn shown(&self) -> String {
+        match url::Url::parse(&self.plugin) {
+            Ok(url) if url.has_host() => format!("{}{}", url.origin().ascii_serialization(), url.path()),
+            _ => self.plugin.clone(),
+        }
+    }
+
     fn compare(&self, zip: &[u8]) -> Result<(), Failure> {
         let found: String = digest(&SHA256, zip).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         match &self.sha256 {
             Some(wanted) if *wanted != found => Err(Failure::new(format!(
                 "{}: its SHA-256 is {found}, not {wanted}; nothing was installed",
-                self.plugin
+                self.shown()
             ))),
             _ => Ok(()),
         }

@@ -59,3 +59,16 @@ fn share(detail: &str) -> Option<(u64, u64)> {
     let (done, of) = detail.split_once('/')?;
     Some((done.parse().ok()?, of.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_numbers_are_a_share() {
+        assert_eq!(share("30/100"), Some((30, 100)));
+        for other in ["", "/", "3 of 4", "-1/2", "1/2/3", "half/1"] {
+            assert_eq!(share(other), None, "{other}");
+        }
+    }
+}

@@ -189,32 +189,39 @@ async fn boundaries_are_instants_also_when_clocks_are_changed() {
     assert_eq!(boundaries("2026-10-18 19:00Z", 300).await, Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_boundary_between_two_regular_runs_is_enforced_by_a_daemon_at_once() {
-    let db = campaign().await;
-    // Every day from twenty seconds after a minute on; and the clock is four seconds before that.
+/// All sessions to come, and this one, live at this time of tomorrow.
+async fn everybody_at(db: &TestDb, time: &str) {
     db.run(&format!(
-        "insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select {C}, d, '12:00:20', '12:00:24' from generate_series(1, 7) d;
-         do $$ declare v_offset interval := date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC' + interval '1 day 12:00:14' - clock_timestamp(); begin
+        "do $$ declare v_offset interval := (date_trunc('day', now() at time zone 'UTC') + interval '1 day {time}') at time zone 'UTC' - clock_timestamp(); begin
              execute format('alter database {} set rowbeat.clock_offset = %L', v_offset);
-             perform set_config('rowbeat.clock_offset', v_offset::text, false); end $$;
-         delete from rowbeat.task",
+             perform set_config('rowbeat.clock_offset', v_offset::text, false); end $$",
         db.name
     ))
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boundary_between_two_regular_runs_is_enforced_by_a_daemon_in_time() {
+    let db = campaign().await;
+    // The regular run is over, and nothing else runs here.
+    db.run("update rowbeat.schedule set enabled = false").await;
+    everybody_at(&db, "12:00:00").await;
+    db.run(&format!(
+        "insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select {C}, d, '12:01', '12:04' from generate_series(1, 7) d; delete from rowbeat.task"
+    ))
+    .await;
     assert_eq!(call(&db, "enforce_dayparting()").await["enabled_count"], 0);
-    let keys: Vec<String> = db.get("select array_agg(right(unique_key, 16) order by run_at) from rowbeat.task where definition = 'campaign.enforce_dayparting' and unique_key is not null").await;
-    assert_eq!(keys, ["12:00:20.000000Z", "12:00:24.000001Z"]);
     call(&db, "enforce_dayparting()").await;
-    assert_eq!(
-        db.get::<i64>("select count(*) from rowbeat.task where unique_key is not null").await,
-        2,
-        "each instant once"
-    );
-    let _daemon = db.daemon().ready().await;
-    db.until("(select count(*) = 2 from campaign.status_change where cause = 'dayparting' and task_id is not null)").await;
-    let late: Vec<f64> = db.get("select array_agg(extract(epoch from s.at - t.run_at)::float8 order by s.id) from campaign.status_change s join rowbeat.tasks t on t.id = s.task_id").await;
-    assert!(late.iter().all(|late| (0.0..60.0).contains(late)), "{late:?}");
+    let keys: Vec<String> = db.get("select array_agg(right(unique_key, 16) order by run_at) from rowbeat.task where definition = 'campaign.enforce_dayparting'").await;
+    assert_eq!(keys, ["12:01:00.000000Z", "12:04:00.000001Z"], "each instant once");
+    // A moment before each of them a daemon comes.
+    for (time, status) in [("12:00:59", "active"), ("12:03:59", "paused")] {
+        everybody_at(&db, time).await;
+        let daemon = db.daemon().ready().await;
+        db.until(&format!("exists (select from campaign.status_change s join rowbeat.tasks t on t.id = s.task_id and t.state = 'completed'
+            where s.cause = 'dayparting' and s.to_status = '{status}' and s.at >= t.run_at)")).await;
+        daemon.kill9();
+    }
     assert_eq!(
         trail(&db).await[1..],
         ["paused dayparting > active by dayparting", "active > paused dayparting by dayparting"]
@@ -229,4 +236,26 @@ async fn a_window_written_between_two_regular_runs_has_its_boundaries_too() {
     let tasks: Value = db.get("select jsonb_agg(right(unique_key, 16)) from rowbeat.task where definition = 'campaign.enforce_dayparting'").await;
     assert_eq!(tasks, json!(["12:02:00.000000Z"]));
     assert!(state(&db).await.starts_with("paused dayparting"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waited_for_a_campaign_decides_by_the_time_at_which_it_has_it() {
+    let db = campaign().await;
+    db.run(&format!("insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select {C}, d, '12:00:00', '12:00:30' from generate_series(1, 7) d")).await;
+    db.run("update campaign.campaign set status = 'paused', pause_reason = 'dayparting'").await;
+    let waiting = db.session().await;
+    // It is open for four more seconds.
+    let clock: String = db.get("select ((date_trunc('day', clock_timestamp() at time zone 'UTC') + interval '12:00:26') at time zone 'UTC' - clock_timestamp())::text").await;
+    db.run(&format!("set rowbeat.clock_offset = '{clock}'")).await;
+    waiting.batch_execute(&format!("set rowbeat.clock_offset = '{clock}'")).await.unwrap();
+    db.run("begin; select from campaign.campaign for update").await;
+    let closed = "(rowbeat.now_() at time zone 'UTC')::time > '12:00:31'";
+    let holder = async {
+        db.until(&format!("{closed} or exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')")).await;
+        db.until(closed).await;
+        db.run("commit").await;
+    };
+    let (said, ()) = tokio::join!(waiting.batch_execute("select campaign.enforce_dayparting()"), holder);
+    assert!(said.is_ok(), "{said:?}");
+    assert!(state(&db).await.starts_with("paused dayparting"), "it closed while somebody waited");
 }

@@ -20,13 +20,13 @@ const CAMPAIGNS: [(&str, Tz, i64, i64); 3] = [
 const WINDOWS: [(usize, u8, i64, i64); 11] = [
     (0, 1, 9 * 3600, 17 * 3600),
     (0, 3, 22 * 3600, 2 * 3600),
-    (0, 7, 1 * 3600 + 1800, 2 * 3600 + 900),
+    (0, 7, 5400, 2 * 3600 + 900),
     (0, 7, 20 * 3600, 86_400),
     (1, 5, 23 * 3600 + 3360, 240),
     (1, 7, 21 * 3600, 5 * 3600),
     (1, 2, 0, 23 * 3600 + 3540),
     (2, 6, 12 * 3600, 2 * 3600 + 600),
-    (2, 7, 1 * 3600 + 2700, 3 * 3600),
+    (2, 7, 6300, 3 * 3600),
     (2, 4, 7, 86_399),
     (2, 1, 6 * 3600, 6 * 3600 + 60),
 ];
@@ -199,16 +199,8 @@ impl Model {
     fn step(&mut self, at: DateTime<Utc>, what: &Event) {
         match *what {
             Event::Enforce => self.decide(at),
-            Event::Daily(zone) if zone == self.campaign => {
-                if self.begin_day(at) {
-                    self.decide(at);
-                }
-            }
-            Event::Monthly(zone) if zone == self.campaign => {
-                if self.begin_month(at) {
-                    self.decide(at);
-                }
-            }
+            Event::Daily(zone) if zone == self.campaign && self.begin_day(at) => self.decide(at),
+            Event::Monthly(zone) if zone == self.campaign && self.begin_month(at) => self.decide(at),
             Event::Spend(campaign, cents) if campaign == self.campaign => {
                 self.begin_day(at);
                 self.begin_month(at);
@@ -260,9 +252,8 @@ fn events() -> Vec<(DateTime<Utc>, Event)> {
             events.push((at, Event::Spend(campaign, random.i64(1..6_000))));
         }
         // Now and then some boundaries are missed: the next run puts it right.
-        let probes = probes(campaign)
-            .into_iter()
-            .filter(|at| at.timestamp_subsec_micros() == 0 && random.u8(0..3) != 0);
+        let probes =
+            probes(campaign).into_iter().filter(|at| at.timestamp_subsec_micros() == 0 && random.bool());
         events.extend(probes.map(|at| (at + TimeDelta::milliseconds(500), Event::Enforce)));
     }
     events.sort_by_key(|event| event.0);

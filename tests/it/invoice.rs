@@ -78,11 +78,11 @@ async fn invoice_works_also_where_no_roles_can_be_made() {
     finish(command(), &["migrate"], "").ok();
     let said = finish(command(), &["plugin", "install", "invoice", "--test"], "").ok();
     assert!(said.contains("not isolated"), "{said}");
-    db.run(&format!(
-        "set role {role}; insert into invoice.product (name, code, price, stock) values ('a', 'a', 1, 1)"
-    ))
-    .await;
-    db.get::<i64>(&sale(&[(1, 1)], &[(1, 1)])).await;
+    db.run(&format!("set role {role}")).await;
+    let product = db
+        .get("insert into invoice.product (name, code, price, stock) values ('a', 'a', 1, 1) returning id")
+        .await;
+    db.get::<i64>(&sale(&[(product, 1)], &[(1, 1)])).await;
     assert_eq!(
         db.get::<i64>("select count(*) from rowbeat.task where definition = 'invoice.send_email'").await,
         1

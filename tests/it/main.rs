@@ -55,6 +55,7 @@ mod freight_rate;
 mod hotspot;
 mod hotspot_backup;
 mod hotspot_buy;
+mod hotspot_checkout;
 mod hotspot_deliver;
 mod hotspot_office;
 mod http;

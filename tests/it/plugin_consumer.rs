@@ -125,7 +125,7 @@ async fn what_a_consumer_may_not_be_is_told() {
     ledger("ledger")
         .edit("plugin.toml", "unique_key = \"'ledger'\"", "unique_key = \"new.id\"")
         .install(&db)
-        .refused(1, &["[[watch]] \"ledger.entries\" unique_key: a plain text in quotes is needed"]);
+        .refused(1, &["[[watch]] \"ledger.entries\" unique_key: is a plain text in single quotes"]);
     ledger("ledger")
         .edit("plugin.toml", "ledger.changes", "router")
         .install(&db)
@@ -134,6 +134,16 @@ async fn what_a_consumer_may_not_be_is_told() {
         .edit("plugin.toml", "ledger.entry\", ", "ledger.entries\", ")
         .install(&db)
         .refused(1, &["ledger.entries"]);
+    for (tables, problem) in [
+        ("\"{public.secrets}\"", "a list of tables is needed here"),
+        ("[7]", "a list of tables is needed here"),
+        ("[\"ledger.public.secrets\"]", "ledger.public.secrets is not required"),
+    ] {
+        ledger("ledger")
+            .edit("plugin.toml", "[\"ledger.entry\", \"public.orders\"]", tables)
+            .install(&db)
+            .refused(1, &[problem]);
+    }
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.plugin").await, 0);
 }
 

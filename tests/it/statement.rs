@@ -198,6 +198,13 @@ async fn transactions_without_merchant_are_one_row_and_part_of_all() {
         "a null amount is counted, a null date is not"
     );
     assert_eq!(db.get::<i64>("select count(*) from statement.summary").await, 6);
+    // Who loads without triggers leaves empty texts.
+    db.run("set session_replication_role = replica").await;
+    db.run("insert into statement.transaction (merchant_id, amount, created_at) values ('', 1, '2024-06-24 08:00Z')").await;
+    db.run("reset session_replication_role").await;
+    db.run("select statement.rebuild_summaries(true)").await;
+    assert_eq!(points(&db, "daily", "amount", None).await, ["1403/04/04 → 13"]);
+    assert_eq!(db.get::<i64>("select count(*) from statement.summary").await, 6);
     let doubled = "insert into statement.summary (granularity, bucket_start, merchant_id) values ('daily', '2024-06-24', '')";
     assert_eq!(db.refusal(doubled).await.0, "23505", "without merchant is one merchant");
 }

@@ -1,8 +1,10 @@
 -- Zones: whose is which, and the schedules that come and go with them.
 
-create or replace function campaign.default_zone() returns text language sql stable as $$
-    select coalesce(rowbeat.read_setting('campaign', 'zone'), 'UTC')
-$$;
+-- Functions that are called for every spend are in plpgsql, which keeps their plans.
+create or replace function campaign.default_zone() returns text language plpgsql stable as $$
+begin
+    return coalesce((select s.value #>> '{}' from rowbeat.own_setting s where s.plugin = 'campaign' and s.name = 'zone'), 'UTC');
+end $$;
 comment on function campaign.default_zone() is 'The zone of whoever names none.';
 
 -- Promises: returns if the server knows the zone by exactly this name; its list takes a moment to read. SQLSTATEs: RP400.
@@ -28,9 +30,8 @@ comment on function campaign.local_time(timestamptz, text) is 'A time by a zone'
 
 -- Campaigns with what they have from their brands. Every question about "local" is asked here.
 create or replace view campaign.zoned_campaign as
-select c.*, b.name as brand_name, b.is_active as brand_is_active,
-    coalesce(c.time_zone, b.time_zone, (select campaign.default_zone())) as zone
-from campaign.campaign c join campaign.brand b on b.id = c.brand_id;
+select c.*, b.name as brand_name, b.is_active as brand_is_active, coalesce(c.time_zone, b.time_zone, d.zone) as zone
+from campaign.campaign c join campaign.brand b on b.id = c.brand_id cross join (select campaign.default_zone() as zone offset 0) d;
 comment on view campaign.zoned_campaign is 'Campaigns with their zone in force, and their brand''s name and activity.';
 
 create or replace function campaign.zone_is_used(p_zone text) returns boolean language sql stable as $$

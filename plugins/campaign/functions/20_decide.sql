@@ -4,8 +4,9 @@
 -- window is open. A window matches by the clock on the wall. One over midnight belongs to the day on which it starts; an end of 23:59 is
 -- the end of the day, whatever its seconds. (Few rows are expected so that plans, which sessions keep, go by keys for one and for all.)
 create or replace function campaign.standing(p_ids bigint[], p_at timestamptz)
-returns table (campaign_id bigint, status text, pause_reason text, in_window boolean, obstacle text) language sql stable rows 10 as $$
-    select z.id, z.status, z.pause_reason, w.is_open, case
+returns table (campaign_id bigint, status text, pause_reason text, in_window boolean, obstacle text) language plpgsql stable rows 10 as $$
+begin
+    return query select z.id, z.status, z.pause_reason, w.is_open, case
         when l.at::date > z.end_date then 'ended'
         when not z.brand_is_active then 'brand'
         when l.at::date < z.start_date then 'dates'
@@ -20,14 +21,15 @@ returns table (campaign_id bigint, status text, pause_reason text, in_window boo
             or d.day_of_week = (l.day + 5) % 7 + 1 and l.at::time <= d.end_time and d.end_time < d.start_time and d.end_time < '23:59'),
             true) as is_open
         from campaign.dayparting_window d where d.campaign_id = z.id and d.is_active
-    ) w
-$$;
+    ) w;
+end $$;
 comment on function campaign.standing(bigint[], timestamptz) is 'What stands in the way of campaigns, and whether a window is open.';
 
 -- What the decision changes: no row for a campaign that stays as it is, for drafts and for completed ones.
 create or replace function campaign.verdict(p_ids bigint[], p_at timestamptz)
-returns table (campaign_id bigint, to_status text, to_reason text) language sql stable rows 10 as $$
-    select v.campaign_id, v.to_status, v.to_reason
+returns table (campaign_id bigint, to_status text, to_reason text) language plpgsql stable rows 10 as $$
+begin
+    return query select v.campaign_id, v.to_status, v.to_reason
     from (
         select s.campaign_id, s.status, s.pause_reason,
             case when s.obstacle = 'ended' then 'completed' when s.pause_reason = 'manual' or s.obstacle is not null then 'paused' else 'active' end
@@ -35,8 +37,8 @@ returns table (campaign_id bigint, to_status text, to_reason text) language sql 
             case when s.obstacle = 'ended' then null when s.pause_reason = 'manual' then 'manual' else s.obstacle end as to_reason
         from campaign.standing(p_ids, p_at) s where s.status in ('active', 'paused')
     ) v
-    where (v.to_status, v.to_reason) is distinct from (v.status, v.pause_reason)
-$$;
+    where (v.to_status, v.to_reason) is distinct from (v.status, v.pause_reason);
+end $$;
 comment on function campaign.verdict(bigint[], timestamptz) is 'The campaigns that a decision changes, and how.';
 
 -- Promises: what is written from now on in this transaction has this cause and actor; the outermost says it. Returns what was said before,
@@ -57,21 +59,24 @@ $$;
 comment on function campaign.leave(text[]) is 'Ends what enter began.';
 
 -- Promises: these campaigns stand as their brands, dates, budgets and windows want it at p_at; each change is in status_change. Returns the
---   changes. Without p_may_activate nothing becomes active. Called by: everything. Locks: the campaigns, in order of id.
+--   changes. p_at null: now, which is when the locks are held, so that whoever waited does not undo what was decided meanwhile. Without
+--   p_may_activate nothing becomes active. Called by: everything. Locks: the campaigns, in order of id.
 create or replace function campaign.decide_all(p_ids bigint[], p_at timestamptz, p_cause text, p_may_activate boolean default true)
 returns table (campaign_id bigint, name text, from_status text, to_status text, to_reason text) language plpgsql volatile as $$
 declare
+    v_at      timestamptz;
     v_before  text[];
 begin
     perform from campaign.campaign c where c.id = any (p_ids) order by c.id for no key update;
-    if not exists (select from campaign.verdict(p_ids, p_at)) then
+    v_at := coalesce(p_at, rowbeat.now_());
+    if not exists (select from campaign.verdict(p_ids, v_at)) then
         return;
     end if;
     v_before := campaign.enter(p_cause);
     return query
     with old as (
         select c.id, c.status, v.to_status, v.to_reason
-        from campaign.verdict(p_ids, p_at) v join campaign.campaign c on c.id = v.campaign_id
+        from campaign.verdict(p_ids, v_at) v join campaign.campaign c on c.id = v.campaign_id
         where p_may_activate or v.to_status <> 'active'
     )
     update campaign.campaign c set status = o.to_status, pause_reason = o.to_reason

@@ -52,8 +52,9 @@ create or replace trigger keep_campaign before insert or update on campaign.camp
 --   monthly; null: both). One that does so already is not touched. Returns those that were moved.
 -- Called by: who holds their locks.
 create or replace function campaign.move_on(p_ids bigint[], p_at timestamptz, p_counter text default null) returns setof bigint
-language sql volatile as $$
-    update campaign.campaign c set
+language plpgsql volatile as $$
+begin
+    return query update campaign.campaign c set
         daily_period = n.day, monthly_period = n.month,
         daily_spend = case when n.day = c.daily_period then c.daily_spend else
             coalesce((select sum(s.amount) from campaign.spend s where s.campaign_id = c.id and s.spend_day = n.day), 0)
@@ -69,8 +70,8 @@ language sql volatile as $$
         from unnest(p_ids) i join campaign.zoned_campaign z on z.id = i
     ) n
     where c.id = n.id and (c.daily_period, c.monthly_period) <> (n.day, n.month)
-    returning c.id
-$$;
+    returning c.id;
+end $$;
 comment on function campaign.move_on(bigint[], timestamptz, text) is 'Moves counters to the current day and month.';
 
 -- Promises: the change of status or reason is in the trail.
@@ -95,7 +96,7 @@ begin
         perform campaign.follow_zones(array[old.time_zone, new.time_zone]);
         perform campaign.enqueue_boundaries(array[new.id]);
     end if;
-    perform campaign.decide_all(array[new.id], rowbeat.now_(), 'edit');
+    perform campaign.decide_all(array[new.id], null, 'edit');
     return null;
 end $$;
 comment on function campaign.follow_edit() is 'Decides anew what an edit concerns.';
@@ -111,7 +112,7 @@ declare
 begin
     perform campaign.follow_zones(array(select n.time_zone from new_row n));
     if v_ids <> '{}' then
-        perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+        perform campaign.decide_all(v_ids, null, 'edit');
     end if;
     return null;
 end $$;
@@ -173,7 +174,7 @@ begin
         perform campaign.move_on(v_ids, rowbeat.now_());
         perform campaign.enqueue_boundaries(v_ids);
     end if;
-    perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+    perform campaign.decide_all(v_ids, null, 'edit');
     return null;
 end $$;
 comment on function campaign.follow_brand_edit() is 'Decides the campaigns of a brand that changed, and follows its zone.';
@@ -208,7 +209,7 @@ begin
         v_ids := array(select o.campaign_id from old_row o union select n.campaign_id from new_row n);
     end if;
     if v_ids <> '{}' then
-        perform campaign.decide_all(v_ids, rowbeat.now_(), 'edit');
+        perform campaign.decide_all(v_ids, null, 'edit');
         perform campaign.enqueue_boundaries(v_ids);
     end if;
     return null;

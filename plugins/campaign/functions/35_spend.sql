@@ -26,7 +26,7 @@ begin
         monthly_spend = c.monthly_spend + case when c.monthly_period = new.spend_month then new.amount else 0 end
     where c.id = new.campaign_id and (c.daily_period = new.spend_day or c.monthly_period = new.spend_month);
     if found then
-        perform campaign.decide_all(array[new.campaign_id], rowbeat.now_(), 'spend', p_may_activate => false);
+        perform campaign.decide_all(array[new.campaign_id], null, 'spend', p_may_activate => false);
     end if;
     return null;
 end $$;
@@ -77,9 +77,9 @@ begin
     v_problem := campaign.judge_spend(p_amount, p_at, v_now);
     if v_problem is null then
         if exists (select from campaign.move_on(array[p_campaign_id], v_now)) then
-            perform campaign.decide_all(array[p_campaign_id], v_now, 'reset');
+            perform campaign.decide_all(array[p_campaign_id], null, 'reset');
         elsif p_late is not true then
-            perform campaign.decide_all(array[p_campaign_id], v_now, 'spend');
+            perform campaign.decide_all(array[p_campaign_id], null, 'spend');
         end if;
         v_status := (select c.status from campaign.campaign c where c.id = p_campaign_id);
         if v_status <> 'active' and p_late is not true then

@@ -23,7 +23,7 @@ begin
         array_agg(case when d.to_status = 'active' then 'Reactivated campaign: ' else 'Completed campaign: ' end || d.name order by d.campaign_id)
             filter (where d.to_status <> d.from_status and d.to_status <> 'paused')
     into activated, lines
-    from campaign.decide_all(moved, v_now, 'reset') d;
+    from campaign.decide_all(moved, null, 'reset') d;
 end $$;
 comment on function campaign.reset_spends(text, text) is 'Moves campaigns to their new day or month.';
 

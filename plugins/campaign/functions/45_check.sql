@@ -13,7 +13,7 @@ begin
             when d.to_status = 'paused' then format('Paused campaign %s due to %s', d.name, d.to_reason)
             else 'Completed campaign ' || d.name end order by d.campaign_id)
     into paused, lines
-    from campaign.decide_all(array(select v.campaign_id from campaign.verdict(v_ids, v_now) v), v_now, 'check') d;
+    from campaign.decide_all(array(select v.campaign_id from campaign.verdict(v_ids, v_now) v), null, 'check') d;
     perform campaign.follow_all_zones();
 end $$;
 comment on function campaign.check_all() is 'Decides all active campaigns.';
@@ -41,7 +41,7 @@ begin
     perform from campaign.campaign c where c.id = any (v_ids) order by c.id for no key update;
     v_before := campaign.enter('activation');
     update campaign.campaign c set status = 'active', pause_reason = null
-    from campaign.standing(v_ids, v_now) s
+    from campaign.standing(v_ids, rowbeat.now_()) s
     where c.id = s.campaign_id and s.status = 'draft' and s.obstacle is null;
     get diagnostics v_count = row_count;
     perform campaign.leave(v_before);

@@ -68,7 +68,7 @@ begin
             else format('Paused campaign %s due to %s', d.name, d.to_reason) end order by d.campaign_id)
             filter (where d.to_status <> d.from_status or d.to_reason = 'dayparting')
     into enabled, disabled, lines
-    from campaign.decide_all(array(select v.campaign_id from campaign.verdict(v_ids, v_now) v), v_now, 'dayparting') d;
+    from campaign.decide_all(array(select v.campaign_id from campaign.verdict(v_ids, v_now) v), null, 'dayparting') d;
     perform campaign.enqueue_boundaries();
 end $$;
 comment on function campaign.enforce_all() is 'Enforces the windows of all campaigns.';

@@ -65,7 +65,7 @@ begin
         case p_counter when 'daily' then c.daily_spend else c.monthly_spend end, p_actor, v_now
     from campaign.campaign c where c.id = any (p_ids) order by c.id;
     get diagnostics v_count = row_count;
-    perform campaign.decide_all(p_ids, v_now, 'operator');
+    perform campaign.decide_all(p_ids, null, 'operator');
     perform campaign.leave(v_before);
     return format('Successfully reset %s spend for %s campaigns.', p_counter, v_count);
 end $$;

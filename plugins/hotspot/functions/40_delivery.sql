@@ -65,7 +65,7 @@ begin
         update hotspot.sale s set last_error = 'No voucher is left in the pool.' where s.id = v_sale.id;
         return jsonb_build_object('waits', true);
     end if;
-    update hotspot.sale s set last_error = coalesce(outcome #>> '{error,message}', outcome ->> 'outcome') where s.id = v_sale.id;
+    update hotspot.sale s set last_error = coalesce(outcome #>> '{error,message}', nullif(outcome ->> 'outcome', 'done'), s.last_error) where s.id = v_sale.id;
     return null;
 end $$;
 comment on function hotspot.settle_delivery(jsonb, jsonb, jsonb[]) is 'Records what became of an attempt at a delivery.';
@@ -114,6 +114,7 @@ comment on function hotspot.claim_voucher(uuid) is 'Ties an unclaimed voucher to
 create or replace function hotspot.retry_deliveries(payload jsonb) returns jsonb language plpgsql volatile as $$
 declare
     v_tried  bigint;
+    v_told   bigint;
 begin
     select count(hotspot.start_delivery(s.id)) into v_tried from (select s.id from hotspot.sale s where s.status = 'paid' order by s.paid_at) s;
     with told as (
@@ -123,8 +124,8 @@ begin
             and hotspot.staff_addresses() is not null
         returning s.id
     )
-    select v_tried + 0 * count(rowbeat.enqueue('hotspot.mail_staff', jsonb_build_object('sale', t.id), p_unique_key => t.id::text)) into v_tried from told t;
-    return jsonb_build_object('tried', v_tried);
+    select count(rowbeat.enqueue('hotspot.mail_staff', jsonb_build_object('sale', t.id), p_unique_key => t.id::text)) into v_told from told t;
+    return jsonb_build_object('tried', v_tried, 'told', v_told);
 end $$;
 comment on function hotspot.retry_deliveries(jsonb) is 'Tries again to deliver what has been paid, and tells staff what waits.';
 

@@ -3,11 +3,12 @@
 -- Promises: the row holds the figures of what is committed by now. Called by: the task hotspot.refresh_dashboard, a recovery, the installation.
 create or replace function hotspot.refresh_dashboard(payload jsonb default '{}') returns jsonb language plpgsql volatile as $$
 declare
-    v_today    date := (rowbeat.now_() at time zone hotspot.zone())::date;
+    v_zone     text := hotspot.zone();
+    v_today    date := (rowbeat.now_() at time zone v_zone)::date;
     v_payload  jsonb;
 begin
     with figures as materialized (
-        select s.bundle_code, (s.created_at at time zone hotspot.zone())::date as day, count(*) as sales, count(s.paid_at) as paid,
+        select s.bundle_code, (s.created_at at time zone v_zone)::date as day, count(*) as sales, count(s.paid_at) as paid,
             coalesce(sum(s.amount) filter (where s.paid_at is not null), 0) - coalesce(sum(s.refunded_amount), 0) as revenue,
             count(*) filter (where s.payment_status and not s.voucher_code_received and s.status <> 'refunded') as waiting
         from hotspot.sale s group by 1, 2

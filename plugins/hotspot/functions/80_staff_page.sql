@@ -52,7 +52,7 @@ create or replace function hotspot.get_logs(request jsonb) returns jsonb languag
                 and (f.day is null or e.action_time >= f.day::timestamp at time zone f.zone and e.action_time < (f.day + 1)::timestamp at time zone f.zone)
             order by e.action_time desc, e.id limit 100 offset (f.page - 1) * 100) l)))
     from (select request -> 'input' as input, (request #>> '{input,date}')::date as day, hotspot.zone() as zone,
-        greatest(coalesce((request #>> '{input,page}')::bigint, 1), 1) as page) f
+        greatest(coalesce((request #>> '{input,page}')::bigint, 1), 1) as page offset 0) f
 $$;
 comment on function hotspot.get_logs(jsonb) is 'GET /hotspot/logs/';
 

@@ -119,6 +119,7 @@ create table hotspot.sale (
 create index sale_created_at on hotspot.sale (created_at, id);
 create index sale_open on hotspot.sale (created_at) where status in ('requested', 'pending');
 create index sale_undelivered on hotspot.sale (paid_at) where status = 'paid';
+create index sale_hotspot_username on hotspot.sale (hotspot_username);
 create index sale_refundable on hotspot.sale (created_at, id) where paid_at is not null and delivered_at is null and refunded_at is null;
 create index sale_bundle_code on hotspot.sale (bundle_code);
 create index sale_created_by on hotspot.sale (created_by) where created_by is not null;
@@ -164,8 +165,8 @@ create table hotspot.voucher (
     updated_at    timestamptz not null,
     constraint voucher_owned check (sale_id is null or claimed)
 );
--- Equal nulls are next to each other, so vouchers for any bundle are one stretch of the index.
 create index voucher_unclaimed on hotspot.voucher (bundle_code, created_at, id) where not claimed;
+create index voucher_unclaimed_any on hotspot.voucher (created_at, id) where not claimed and bundle_code is null;
 create index voucher_bundle_code on hotspot.voucher (bundle_code);
 comment on table hotspot.voucher is 'The pool: users that were made in advance.';
 comment on column hotspot.voucher.id is 'Its id.';

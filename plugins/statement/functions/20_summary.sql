@@ -38,7 +38,7 @@ begin
         union all
         select p.old, -1 from piece p where p.old is not null
     ), daily as materialized (
-        select ((i.image ->> 'created_at')::timestamptz at time zone p_calendar.zone)::date as day, i.image ->> 'merchant_id' as merchant_id,
+        select ((i.image ->> 'created_at')::timestamptz at time zone p_calendar.zone)::date as day, nullif(i.image ->> 'merchant_id', '') as merchant_id,
             sum(coalesce((i.image ->> 'amount')::numeric, 0) * i.sign) as amount, sum(i.sign) as count
         from image i where i.image ->> 'created_at' is not null
         group by 1, 2
@@ -69,9 +69,9 @@ end $$;
 comment on function statement.apply_piece(statement.calendar, integer) is 'Brings the next changes into the summaries.';
 
 -- Promises: everything that was committed before is in the totals, each change once: they and the position are written in one transaction.
--- Called by: the task of the same name, people. Locks: the calendar's row, waiting for a rebuild; the consumer's row.
+-- Called by: the task of the same name, people. Locks: the calendar's row, waiting for a rebuild as long as that takes; the consumer's row.
 -- SQLSTATEs: RB008 (the change log was emptied before it was read), RP409. Then a rebuild is due.
-create or replace function statement.apply_changes(payload jsonb default '{}') returns jsonb language plpgsql volatile as $$
+create or replace function statement.apply_changes(payload jsonb default '{}') returns jsonb language plpgsql volatile set lock_timeout = 0 as $$
 declare
     v_limit     constant integer := 20000;
     v_calendar  statement.calendar;
@@ -98,7 +98,7 @@ comment on function statement.apply_changes(jsonb) is 'Brings all changes of tra
 -- statements have its caller's snapshot. A piece more is a notice with the share, for a command's progress bar. The zone is the session's meanwhile:
 -- AT TIME ZONE would look it up by its name for each row, which takes longer than all the rest.
 create or replace function statement.scan_transactions(p_zone text)
-returns table (day date, merchant_id varchar, amount numeric, count bigint) language plpgsql stable rows 100000 set timezone = 'UTC' as $$
+returns table (day date, merchant_id text, amount numeric, count bigint) language plpgsql stable rows 100000 set timezone = 'UTC' as $$
 declare
     v_pages  bigint := pg_relation_size('statement.transaction') / current_setting('block_size')::integer;
     v_step   bigint := greatest(v_pages / 40, 1000);
@@ -108,7 +108,7 @@ begin
     loop
         -- Nothing that the snapshot sees lies behind what the table had by now, but the last piece has no end all the same.
         return query
-        select t.created_at::date, t.merchant_id, sum(t.amount), count(*)
+        select t.created_at::date, nullif(t.merchant_id, '')::text, sum(t.amount), count(*)
         from statement.transaction t
         where t.created_at is not null and t.ctid >= format('(%s,0)', v_from)::tid
             and t.ctid < format('(%s,0)', case when v_from + v_step < v_pages then v_from + v_step else 4294967295 end)::tid
@@ -128,7 +128,7 @@ comment on function statement.scan_transactions(text) is 'The raw rows by day an
 -- Locks: the calendar's row, waiting for other rebuilds and for apply_changes; then the consumer's row.
 -- What it computes has no statistics: told nothing, the planner merges every merchant's row of a bucket with every other's.
 create or replace function statement.rebuild_summaries(p_truncate boolean default false) returns bigint language plpgsql volatile
-set enable_mergejoin = off set work_mem = '64MB' as $$
+set lock_timeout = 0 set enable_mergejoin = off set work_mem = '64MB' as $$
 declare
     v_calendar  statement.calendar;
     v_snapshot  pg_snapshot;

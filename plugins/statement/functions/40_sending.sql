@@ -128,7 +128,7 @@ begin
     v_data := jsonb_build_object('log_id', v_id, 'notification_id', (v_what.notification).id, 'medium', (v_what.log).medium,
         'user_id', (v_what.notification).user_id, 'address', v_what.address, 'title', (v_what.notification).title, 'body', (v_what.notification).body);
     if v_what.verdict = 'smtp' then
-        return jsonb_strip_nulls(jsonb_build_object('connection', (v_what.sender).connection, 'to', v_what.address, 'data', v_data,
+        return jsonb_strip_nulls(jsonb_build_object('connection', (v_what.sender).connection, 'to', v_what.address,
             'message_id', format('<statement-log-%s-%s@statement.invalid>', v_id, floor(extract(epoch from (v_what.log).created_at) * 1000)),
             'subject', case when (v_what.sender).template is null then statement.one_line((v_what.notification).title) end,
             'text', case when (v_what.sender).template is null then (v_what.notification).body end,
@@ -211,7 +211,8 @@ begin
 end $$;
 comment on function statement.resend(bigint) is 'Sends again what failed; returns how many channels that are.';
 
--- Promises: notifications whose tasks were cancelled while they waited are ended as failed, and a rebuild that is due is made. Returns how many ended.
+-- Promises: notifications whose tasks were cancelled while they waited are ended as failed, and no change of a transaction waits for the next one,
+--   whatever became of its task; nor does a rebuild that is due. Returns how many ended.
 -- Called by: the schedule of the same name. Locks: the notifications, without waiting. Safe in any number of copies.
 create or replace function statement.sweep(payload jsonb) returns jsonb language plpgsql volatile as $$
 declare
@@ -219,9 +220,7 @@ declare
     v_live    bigint[];
     v_ended   bigint[] := '{}';
 begin
-    if exists (select from statement.calendar c where c.rebuild_due) then
-        perform rowbeat.enqueue('statement.apply_changes', p_unique_key => 'statement.apply_changes');
-    end if;
+    perform rowbeat.enqueue('statement.apply_changes', p_unique_key => 'statement.apply_changes');
     if exists (select from statement.notification n where n.status in ('pending', 'processing') and n.updated_at < v_before) then
         v_live := array_remove(array(
             select coalesce(l.notification_id, (t.payload ->> 'notification_id')::bigint)

@@ -15,7 +15,7 @@ use crate::config::{HttpAuth, HttpConnection};
 
 /// As many redirects are followed; a release page needs two.
 const REDIRECTS: usize = 5;
-/// From connecting to the last byte.
+/// From connecting to the last byte, redirects and all.
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Gets a file of at most `most` bytes; `roots` are the platform's root certificates. Only the host of `address` itself may have an address
@@ -28,10 +28,16 @@ pub async fn download(
     most: usize,
     roots: &[CertificateDer<'static>],
 ) -> Result<Bytes, String> {
+    let got = tokio::time::timeout(TIMEOUT, get(address, most, roots)).await;
+    got.unwrap_or_else(|_| Err(format!("it takes longer than {} s", TIMEOUT.as_secs())))
+}
+
+async fn get(address: &str, most: usize, roots: &[CertificateDer<'static>]) -> Result<Bytes, String> {
     let url = Url::parse(address).map_err(|error| format!("this is no URL: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL with credentials is not taken: it would be seen by everybody who lists processes"
-            .to_owned());
+        return Err(
+            "a URL with credentials is not taken: whoever lists the processes would see them".to_owned()
+        );
     }
     let server = HttpConnection {
         base_url: url.clone(),

@@ -236,21 +236,18 @@ pub(super) fn check(
     problems: &mut Vec<Problem>,
 ) {
     for row in rows {
-        let tables = row.columns.get("tables").and_then(Value::as_array).into_iter().flatten();
-        for table in tables.filter_map(Value::as_str) {
-            let own = table.strip_prefix(plugin).is_some_and(|rest| rest.starts_with('.'));
-            if !own && !read.iter().any(|readable| readable == table) {
-                let message = format!("{table} is not required: add it to [requires] read");
-                problems.push(Problem::of_key(row.line, format!("{} tables", row.at()), message));
+        for table in row.columns.get("tables").into_iter().flat_map(listed) {
+            let own = table.and_then(|table| table.strip_prefix(plugin)?.strip_prefix('.'));
+            if table.is_some_and(|table| read.iter().any(|readable| readable == table))
+                || own.is_some_and(|name| !name.contains('.'))
+            {
+                continue;
             }
-        }
-        let plain = |key: &str| {
-            let inner = key.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
-            inner.is_some_and(|inner| !inner.contains(['\'', '\\']))
-        };
-        if row.text("unique_key").is_some_and(|key| !plain(key)) {
-            let message = "a plain text in quotes is needed, \"'like this'\": expressions are for operators";
-            problems.push(Problem::of_key(row.line, format!("{} unique_key", row.at()), message));
+            let message = match table {
+                Some(table) => format!("{table} is not required: add it to [requires] read"),
+                None => "a list of tables is needed here".to_owned(),
+            };
+            problems.push(Problem::of_key(row.line, format!("{} tables", row.at()), message));
         }
         if let Some(definition) = row.text("definition").filter(|_| row.kind != "task")
             && !rows.iter().any(|task| task.kind == "task" && task.name == definition)
@@ -283,4 +280,9 @@ pub(super) fn check(
             problems.push(Problem::of_key(row.line, format!("{} effect", row.at()), message));
         }
     }
+}
+
+/// The texts of a list; none for what is no text, or no list.
+fn listed(value: &Value) -> Vec<Option<&str>> {
+    value.as_array().map_or_else(|| vec![None], |list| list.iter().map(Value::as_str).collect())
 }
