@@ -301,11 +301,19 @@ async fn what_is_held_back_is_not_walked_over() {
     // The first look clears dead index entries, and a session's first use reads the catalogue.
     let claim = format!("select * from rowbeat.claim_tasks({}, 10, 10, '{{*}}', '{{}}', null)", worker.node);
     db.run(&claim).await;
-    db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
-    let plan: Value = db.get(&format!("explain (analyze, buffers, format json) {claim}")).await;
-    let buffers = plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap()
-        + plan[0]["Plan"]["Shared Read Blocks"].as_i64().unwrap();
-    assert!(buffers < 300, "{buffers} pages for one task");
+    // Nor can they be cleared while the server itself analyzes the table.
+    let mut buffers = i64::MAX;
+    for _ in 0..20 {
+        db.run("insert into rowbeat.task (definition) values ('add_effect')").await;
+        let plan: Value = db.get(&format!("explain (analyze, buffers, format json) {claim}")).await;
+        let of = |key: &str| plan[0]["Plan"][key].as_i64().unwrap();
+        buffers = of("Shared Hit Blocks") + of("Shared Read Blocks");
+        if buffers < 300 {
+            return;
+        }
+        db.until("not exists (select from pg_stat_activity where backend_type = 'autovacuum worker' and datname = current_database())").await;
+    }
+    panic!("{buffers} pages for one task");
 }
 
 #[tokio::test]
