@@ -133,6 +133,10 @@ begin
         select * into v_outcome, v_result, v_error, v_pause
         from rowbeat.settle_attempt(v_definition.settle_function, v_task, v_outcome, v_result, v_error, v_pause);
     end if;
+    -- Whatever settle made of it: a task that is being cancelled does not come again.
+    if v_task.cancel_requested_at is not null and v_outcome not in ('done', 'rejected') then
+        v_outcome := 'cancelled';
+    end if;
     if v_outcome = 'done' then
         perform rowbeat.finish_task(v_task, 'completed', v_outcome, v_result, null);
         return 'completed';

@@ -87,6 +87,13 @@ async fn a_task_that_is_being_cancelled_is_not_put_off() {
     };
     let ended = with_handlers(&db, handlers, "select state = 'cancelled' from rowbeat.finished_task");
     tokio::join!(ended, cancelled);
+    // Nor one whose effect was performed just before it was told.
+    db.run(r#"insert into rowbeat.task (id, definition, payload) values (7, 'answering', '{"settle": [{"snooze": 0}]}')"#).await;
+    let node: i64 = db.get("select rowbeat.register_node('test', '0', 1, '1 hour', null, '{*}')").await;
+    db.run(&format!("select * from rowbeat.claim_tasks({node}, 10, 10, '{{*}}', '{{}}', null)")).await;
+    assert_eq!(db.get::<String>("select rowbeat.cancel(7)").await, "cancelling");
+    let ended = format!("select rowbeat.end_attempt(7, 1, {node}, 'done')");
+    assert_eq!(db.get::<String>(&ended).await, "cancelled");
 }
 
 #[tokio::test]

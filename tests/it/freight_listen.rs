@@ -139,7 +139,9 @@ async fn a_removed_plugin_announces_nothing_and_one_that_comes_back_does() {
     let mut listener = listen(&db, &[]);
     db.until("exists (select from rowbeat.nodes)").await;
     rowbeat(&db, &["plugin", "install", "freight"]).ok();
-    listener.says("Listening to channel: new_added_rate\n").await;
+    for channel in ["new_added_rate", "table_change_alert_updated"] {
+        listener.says(&format!("Listening to channel: {channel}\n")).await;
+    }
     assert_eq!(count(&listener, NONE), 0);
     assert_eq!(count(&listener, "Listening to channel: "), 2);
     rowbeat(&db, &["plugin", "remove", "freight", "--purge", "--cancel-tasks"]).ok();
