@@ -104,7 +104,7 @@ async fn endpoints_answer_in_the_words_that_scripts_expect() {
         ),
         (
             "post_mass_bill_orders",
-            json!({ "*": { "x": 1 } }),
+            json!({ "body": "x" }),
             400,
             json!({ "message": "Mass billing does not accept any data. Please Try Again." }),
         ),

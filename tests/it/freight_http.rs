@@ -110,13 +110,20 @@ async fn what_is_missing_or_of_somebody_else_is_refused_in_the_promised_words() 
         ("transfer_to_billing", Some(json!({ "order_pros": [] })), 400, required("Order Pro(s)")),
         ("transfer_to_billing", None, 400, required("Order Pro(s)")),
         ("mass_bill_orders", Some(json!({})), 400, no_data.clone()),
-        ("mass_bill_orders", Some(json!([1])), 400, no_data),
+        ("mass_bill_orders", Some(json!([1])), 400, no_data.clone()),
         ("untransfer_invoice", None, 400, no_numbers.clone()),
         ("untransfer_invoice", Some(json!({ "invoice_numbers": "" })), 400, no_numbers),
         ("untransfer_invoice", Some(json!({ "invoice_numbers": ["INV-X"] })), 404, not_found),
     ] {
         let answer = post(&site, &token, &format!("/api/{path}/"), body.clone()).await;
         assert_eq!((answer.status, answer.json()), (status, said), "{path} {body:?}");
+    }
+    for (kind, body) in
+        [("application/x-www-form-urlencoded", "a=b"), ("text/plain", "all"), ("application/json", "null")]
+    {
+        let headers = [token.as_str(), &format!("Content-Type: {kind}")];
+        let answer = site.ask("POST", "/api/mass_bill_orders/", &headers, body.as_bytes()).await;
+        assert_eq!((answer.status, answer.json()), (400, no_data.clone()), "{kind} {body}");
     }
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.tasks where definition like '%bill%'").await, 0);
     let paths = ["bill_invoice", "mass_bill_orders", "transfer_to_billing", "untransfer_invoice"];

@@ -211,6 +211,23 @@ async fn a_mail_has_the_title_as_its_subject_and_without_an_address_nothing_is_s
         "{}",
         mail.text
     );
+    // Nobody of that name: refused for good, and tried again all the same.
+    db.run(
+        "update statement.recipient set address = 'unknown@b.example'; delete from statement.notification",
+    )
+    .await;
+    post(&db, json!(["email"])).await;
+    db.until("exists (select from statement.notification_log where status = 'failed' and attempts = 1)")
+        .await;
+    let pause = "select extract(epoch from retry_at - ended_at)::float8 from rowbeat.attempt where definition = 'statement.send_log_smtp'";
+    db.until("exists (select from rowbeat.attempt where definition = 'statement.send_log_smtp')").await;
+    assert!((db.get::<f64>(pause).await - 10.0).abs() < 0.001);
+    db.run(
+        "update rowbeat.task set failures = 3, run_at = now() where definition = 'statement.send_log_smtp'",
+    )
+    .await;
+    until_status(&db, "failed").await;
+    assert!(logs(&db).await[0][3].as_str().unwrap().contains("550"), "{}", logs(&db).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,7 @@ create or replace function freight.post_mass_bill_orders(request jsonb) returns 
 declare
     v_user  freight.app_user := freight.user_of(request ->> 'actor');
 begin
-    if coalesce(request #> '{input,*}', 'null') <> 'null' then
+    if request #>> '{input,body}' is not null then
         return freight.refuse(400, 'Mass billing does not accept any data. Please Try Again.');
     elsif v_user.id is null then
         return freight.no_user(request);

@@ -157,6 +157,7 @@ declare
     v_id       bigint := (task #>> '{payload,log_id}')::bigint;
     v_done     boolean := outcome ->> 'outcome' = 'done';
     v_left     integer := (task ->> 'max_attempts')::integer - (task ->> 'failures')::integer;
+    v_again    boolean := outcome ->> 'outcome' not in ('done', 'cancelled') and v_left > 1;
     v_message  text := coalesce(outcome #>> '{error,message}', outcome ->> 'outcome');
     v_what     record;
 begin
@@ -170,7 +171,7 @@ begin
         if v_message = 'simulated failure' then
             update statement.sender s set simulate_failures = s.simulate_failures - 1 where s.medium = (v_what.log).medium and s.simulate_failures > 0;
         end if;
-        perform statement.note_try(v_id, v_message, outcome ->> 'outcome' not in ('rejected', 'cancelled') and v_left > 1);
+        perform statement.note_try(v_id, v_message, v_again);
     elsif cardinality(responses) > 0 then
         perform statement.note_try(v_id, null, false);
     elsif v_what.verdict = 'refused' then
@@ -186,7 +187,8 @@ begin
         raise exception 'the sender of % was changed meanwhile', (v_what.log).medium;
     end if;
     perform statement.settle_notification((v_what.log).notification_id);
-    return outcome -> 'result';
+    -- What a server refuses for good is tried again like everything else.
+    return case when v_again and outcome ->> 'outcome' = 'rejected' then '{"retry_after": 10}' else outcome -> 'result' end;
 end $$;
 comment on function statement.settle_log(jsonb, jsonb, jsonb[]) is 'Records an ended attempt at a log.';
 

@@ -114,7 +114,10 @@ impl Endpoint {
         if has("json") && (has("form") || has("file")) {
             complain("input", "a body is json, or a form with files, not both".to_owned());
         }
-        if self.method == "GET" && (has("json") || has("form") || has("file")) {
+        if has("body") && (has("json") || has("form") || has("file")) {
+            complain("input", "the whole body is taken as it is, or it is read, not both".to_owned());
+        }
+        if self.method == "GET" && ["json", "form", "file", "body"].into_iter().any(has) {
             complain("input", "a GET has no body".to_owned());
         }
         let undeclared: Vec<Field> = parameters

@@ -16,7 +16,7 @@ pub(super) enum Role {
 
 const SCALARS: [&str; 8] = ["text", "integer", "numeric", "boolean", "date", "timestamp", "uuid", "json"];
 /// Places of an endpoint's input.
-pub(super) const PLACES: [&str; 5] = ["path", "query", "json", "form", "file"];
+pub(super) const PLACES: [&str; 6] = ["path", "query", "json", "form", "file", "body"];
 
 /// A typed value. Absent rules are absent from its JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,6 +144,8 @@ impl Field {
                 complain.about("in", format!("inputs come in {}", PLACES.join(", ")));
             } else if (place == "file") != (kind == "file") {
                 complain.about("type", "type file goes with in = \"file\", and only with that");
+            } else if place == "body" && (kind != "text" || self.list) {
+                complain.about("in", "the whole body is one text, whatever its kind");
             } else if place == "path" && (self.list || !self.required) {
                 complain.about("in", "a parameter of the path is one value and always there");
             }

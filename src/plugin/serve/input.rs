@@ -43,6 +43,7 @@ struct Upload {
 /// The body, by what it turned out to be.
 #[derive(Default)]
 struct Body {
+    whole: Option<String>,
     json: Option<Value>,
     form: Pairs,
     files: Vec<Upload>,
@@ -60,6 +61,7 @@ pub(super) async fn read(endpoint: &Endpoint, raw: Raw<'_>) -> Result<Input, Ref
         let value = match field.place.as_deref() {
             Some("path") => from_pairs(field, raw.path),
             Some("query") => from_pairs(field, &query),
+            Some("body") => field.read_texts(&body.whole.as_deref().into_iter().collect::<Vec<_>>()),
             Some("form") => from_pairs(field, &body.form),
             Some("file") => from_files(field, &body.files, &mut input.files),
             _ => from_json(field, body.json.as_ref()),
@@ -85,7 +87,9 @@ async fn read_body(endpoint: &Endpoint, headers: &HeaderMap, bytes: Bytes) -> Re
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let wrong =
         |problem: &str| Refusal::new(StatusCode::BAD_REQUEST, format!("the body cannot be read: {problem}"));
-    if takes("json") && (essence == "application/json" || essence.ends_with("+json")) {
+    if takes("body") {
+        body.whole = Some(String::from_utf8_lossy(&bytes).into_owned());
+    } else if takes("json") && (essence == "application/json" || essence.ends_with("+json")) {
         body.json = Some(serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?);
     } else if takes("form") && essence == "application/x-www-form-urlencoded" {
         body.form = pairs(&bytes);

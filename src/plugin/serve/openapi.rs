@@ -83,6 +83,11 @@ fn body(endpoint: &Endpoint) -> Option<Value> {
         let here = |field: &&Field| field.place.as_deref().is_some_and(|place| places.contains(&place));
         endpoint.input.iter().filter(here).collect()
     };
+    if let [whole] = of(&["body"]).as_slice() {
+        return Some(
+            json!({ "required": whole.required, "content": { "*/*": { "schema": schema(whole) } } }),
+        );
+    }
     let (json, form, files) = (of(&["json"]), of(&["form", "file"]), of(&["file"]));
     let fields = if json.is_empty() { &form } else { &json };
     if fields.is_empty() {
