@@ -110,8 +110,7 @@ async fn c17_the_dashboard_is_one_row_that_follows_the_sales() {
     db.run("select hotspot.refund(id, 'x', 'y') from hotspot.sale where paid_at is not null").await;
     db.until("(select payload @> '{\"sales\": 52, \"unclaimed_vouchers\": 1, \"pending_refunds\": 0}' and (payload -> 'revenue')::numeric = 0 from hotspot.dashboard)").await;
     assert!(
-        db.get::<i64>("select count(*) from rowbeat.task where definition = 'hotspot.refresh_dashboard'")
-            .await
+        db.get::<i64>("select count(*) from rowbeat.task where definition = 'hotspot.refresh_dashboard' and state = 'waiting'").await
             <= 1
     );
 }
