@@ -251,6 +251,11 @@ async fn endpoints_of_a_copy_of_the_database_are_closed_until_it_is_confirmed() 
     let daemon = db.daemon_with(&format!("[http]\nlisten = \"{address}\""), &[]);
     daemon.says("copy of the one").await;
     let site = Site { daemon, address };
+    site.until("GET", "/live", 200).await;
+    // Until it has read which endpoints there are it says that it waits for the database.
+    while !site.get("/desk/").await.body.contains("copy") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     closed(&site).await;
     db.run("select rowbeat.confirm_database()").await;
     site.until("GET", "/desk/", 200).await;
