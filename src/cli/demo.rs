@@ -1,7 +1,10 @@
-//! `rowbeat demo`: the whole path on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks.
+//! `rowbeat demo`: the whole path on a private Postgres of its own: a small shop whose rows, changes and schedule become tasks, and a
+//! purchase in the bundled plugin `hotspot`.
 //!
 //! It shows what happened, and checks it against the database: whatever it shows that did not happen ends it with an
 //! error. Nothing is left behind.
+
+mod hotspot;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -11,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::Client;
 
+use self::hotspot::Partners;
 use super::database::Context;
 use super::failure::Failure;
 use super::{output, postgres};
@@ -33,7 +37,8 @@ const KINDS: [&str; 3] = ["insert", "schedule", "watch"];
 
 /// Try rowbeat out: a private Postgres, a small shop, traffic for a few seconds, and what became of it.
 ///
-/// An inserted row, a changed table and a schedule each become completed tasks. Afterwards it stays up to play with until
+/// An inserted row, a changed table and a schedule each become completed tasks, and the plugin hotspot sells a bundle to a
+/// customer, with stand-ins for its payment gateway, router and SMS provider. Afterwards it stays up to play with until
 /// Ctrl-C, which leaves nothing behind. Ends with an error when anything it shows did not happen.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  rowbeat demo --once --json")]
@@ -51,8 +56,10 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
 }
 
 async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Result<(), Failure> {
+    let (partners, serving) = Partners::open().await?;
     let text = "[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"error\"\n[node]\nname = \"demo\"\n";
-    let config = Config::from_text(text, Path::new("demo"), &Environment::from_variables([]))?;
+    let text = format!("{text}{}", partners.connections(folder)?);
+    let config = Config::from_text(&text, Path::new("demo"), &Environment::from_variables([]))?;
     telemetry::start(&config.log);
     if std::io::stderr().is_terminal() {
         let _ = write!(std::io::stderr(), "making a private Postgres ...\r");
@@ -67,19 +74,29 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
     let play = async {
         let up = up.await.map_err(|_| Failure::new("the daemon did not come up"))?;
         let psql = up.psql.clone().unwrap_or_default();
-        let status = up.http.map(|http| format!("http://{http}/status")).unwrap_or_default();
-        let to_play = (!arguments.once).then(|| json!({ "psql": psql, "status": status }));
-        play(context, &up, to_play).await?;
+        let page = |path: &str| up.http.map(|http| format!("http://{http}{path}")).unwrap_or_default();
+        let (status, buy) = (page("/status"), page("/transactions/"));
+        let sent = format!("http://{}/state", partners.address);
+        let to_play =
+            (!arguments.once).then(|| json!({ "psql": psql, "status": status, "buy": buy, "sent": sent }));
+        play(context, &up, &partners, to_play).await?;
         if arguments.once {
             return Ok(());
         }
         if !context.json() {
             output::line("\nto play with (Ctrl-C ends it and leaves nothing behind):")?;
-            output::line(format!("  {psql}\n  {status}"))?;
+            output::line(format!(
+                "  {psql}\n  {status}\n  {buy}  sells bundles; the code that was \"sent\" is in {sent}"
+            ))?;
         }
         std::future::pending().await
     };
-    let mut daemon = Box::pin(daemon);
+    let mut daemon = Box::pin(async {
+        tokio::select! {
+            ended = daemon => ended,
+            () = serving => Ok(()),
+        }
+    });
     let mut signals = Box::pin(signals);
     let (mut shown, mut twice) = (false, false);
     let ended = tokio::select! {
@@ -110,20 +127,29 @@ async fn run_in(context: &Context, arguments: &Arguments, folder: &Path) -> Resu
 }
 
 /// Makes the shop, keeps it busy, shows what happens, and checks that it did.
-async fn play(context: &Context, up: &Up, to_play: Option<Value>) -> Result<(), Failure> {
+async fn play(
+    context: &Context,
+    up: &Up,
+    partners: &Partners,
+    to_play: Option<Value>,
+) -> Result<(), Failure> {
     let (client, connection) = up.connector.connect("demo").await?;
     let work = async {
         client.batch_execute(SHOP).await?;
         let live = std::io::stdout().is_terminal() && !context.json();
         let begun = Instant::now();
-        let mut drawn = 0;
-        while begun.elapsed() < TRAFFIC {
-            client.execute(ORDER, &[]).await?;
-            if live {
-                drawn = draw(&table(&read(&client).await?), drawn)?;
+        let traffic = async {
+            let mut drawn = 0;
+            while begun.elapsed() < TRAFFIC {
+                client.execute(ORDER, &[]).await?;
+                if live {
+                    drawn = draw(&table(&read(&client).await?), drawn)?;
+                }
+                tokio::time::sleep(BETWEEN_ORDERS).await;
             }
-            tokio::time::sleep(BETWEEN_ORDERS).await;
-        }
+            Ok(drawn)
+        };
+        let (drawn, purchase) = tokio::try_join!(traffic, hotspot::buy(&client, &up.connector, partners))?;
         let causes = loop {
             let causes = read(&client).await?;
             if is_complete(&causes) || begun.elapsed() > PATIENCE {
@@ -137,7 +163,7 @@ async fn play(context: &Context, up: &Up, to_play: Option<Value>) -> Result<(), 
             let tasks: Vec<Value> = causes.iter().map(Cause::document).collect();
             let [mails, shipped, fires] = effects;
             let effects = json!({ "mails": mails, "shipped": shipped, "fires": fires });
-            let mut document = json!({ "tasks": tasks, "effects": effects });
+            let mut document = json!({ "tasks": tasks, "effects": effects, "purchase": purchase });
             if let Some(to_play) = to_play {
                 document["to_play"] = to_play;
             }
@@ -146,7 +172,14 @@ async fn play(context: &Context, up: &Up, to_play: Option<Value>) -> Result<(), 
             draw(&table(&causes), drawn)?;
             let [mails, shipped, fires] = effects;
             output::line(format!(
-                "\nin the shop's own tables: {shipped} orders shipped, {mails} mails written; {fires} fires in the ledger"
+                "\nin the shop's own tables: {shipped} orders shipped, {mails} mails written; {fires} fires in the ledger\n\
+                 in the plugin hotspot: {} for GHc {} {}, {} payment at the gateway, user {} on the router, {} texts sent",
+                purchase["bundle"].as_str().unwrap_or_default(),
+                purchase["amount"],
+                purchase["status"].as_str().unwrap_or_default(),
+                purchase["payments"],
+                purchase["user"].as_str().unwrap_or_default(),
+                purchase["texts"],
             ))?;
         }
         verify(&causes, effects)

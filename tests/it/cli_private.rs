@@ -126,7 +126,7 @@ async fn demo_server(folder: &Path) -> i32 {
 }
 
 #[tokio::test]
-async fn demo_shows_three_completed_tasks_whatever_the_environment_and_leaves_nothing() {
+async fn demo_shows_completed_tasks_and_a_purchase_whatever_the_environment_and_leaves_nothing() {
     let folder = scratch();
     let mut command = demo(folder.path());
     command
@@ -148,6 +148,12 @@ async fn demo_shows_three_completed_tasks_whatever_the_environment_and_leaves_no
     }
     assert_eq!(document["effects"]["shipped"], tasks[0]["completed"]);
     assert_eq!(document["effects"]["mails"], tasks[2]["completed"]);
+    let purchase = &document["purchase"];
+    assert_eq!((&purchase["status"], &purchase["amount"]), (&json!("delivered"), &json!(3)), "{purchase:#}");
+    assert_eq!(
+        [&purchase["payments"], &purchase["users"], &purchase["texts"]],
+        [&json!(1), &json!(1), &json!(2)]
+    );
     assert_eq!(document.get("to_play"), None);
     nothing_left(folder.path()).await;
 }
@@ -159,7 +165,15 @@ async fn demo_stays_to_play_with_until_ctrl_c_and_leaves_nothing() {
     demo.says("to play with (Ctrl-C ends it and leaves nothing behind):\n  psql -h ").await;
     demo.says("/status\n").await;
     let text = demo.said();
-    for says in ["CAUSE", "insert", "schedule", "watch", "orders shipped", "\n  http://127.0.0.1:"] {
+    for says in [
+        "CAUSE",
+        "insert",
+        "schedule",
+        "watch",
+        "orders shipped",
+        "2GB_(24hrs) for GHc 3 delivered",
+        "\n  http://127.0.0.1:",
+    ] {
         assert!(text.contains(says), "{says}: {text}");
     }
     let pid = demo_server(folder.path()).await;

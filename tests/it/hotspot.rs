@@ -12,7 +12,7 @@ use crate::cli::rowbeat;
 use crate::endpoint::{Answer, Site, ask};
 use crate::harness::{PATIENCE, TestDb};
 
-/// The stand-in of examples/fake_gateway.rs as a process; it ends with its standard input.
+/// The stand-in of examples/fake_gateway as a process; it ends with its standard input.
 pub(crate) struct Gateway {
     _child: Child,
     pub(crate) address: String,

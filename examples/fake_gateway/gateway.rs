@@ -1,28 +1,21 @@
-//! Stand-ins for a payment gateway (MoMo), a router (RouterOS REST) and an SMS provider, in memory and on the loopback: to try the bundled
-//! plugin `hotspot` by hand, and for its tests.
-//!
-//! `cargo run --example fake_gateway -- 127.0.0.1:8089` serves `/momo`, `/router` and `/sms`. `GET /state` shows everything;
-//! `POST /state` with `{"router": {"down": true}}` changes it: `down` answers 503, `delay_ms` is slow. Payments go by the end of the number:
-//! 91 is not registered, 92 refuses, 93 stays pending, 94 is pending three times, all others pay at once. With `--until-eof` it ends with
-//! its standard input.
+//! Stand-ins for a payment gateway (MoMo), a router (RouterOS REST) and an SMS provider, in memory: all that the bundled plugin `hotspot`
+//! talks to. For its tests, for `rowbeat demo`, and to try it by hand (main.rs).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a stand-in for tries and tests"
-)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a stand-in for tries and tests")]
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
 use warp::Filter;
 use warp::http::{HeaderMap, Method, Response};
 use warp::hyper::body::Bytes;
 use warp::path::FullPath;
+
+/// What all of them know; one that holds it sees and changes them as `/state` does.
+pub(crate) type State = Arc<Mutex<Value>>;
 
 type Answer = (u16, Value);
 
@@ -45,13 +38,13 @@ impl Asked {
     }
 }
 
-fn first_state() -> Value {
+pub(crate) fn first_state() -> State {
     let profiles = ["0.1GHS 100MB", "3GHS 2GB", "5GHS 5GB", "10GHS 15GB", "15GHS 20GB", "30GHS Unlimited"];
-    json!({
+    Arc::new(Mutex::new(json!({
         "momo": { "down": false, "delay_ms": 0, "payments": {}, "requests": [] },
         "router": { "down": false, "delay_ms": 0, "profiles": profiles, "users": [], "user_profiles": [], "next_id": 1, "requests": [] },
         "sms": { "down": false, "delay_ms": 0, "messages": [], "balance": 1000, "requests": [] },
-    })
+    })))
 }
 
 /// Lays an object over another, object by object.
@@ -241,22 +234,8 @@ fn sms(own: &mut Value, asked: &Asked, path: &[&str]) -> Answer {
     }
 }
 
-#[tokio::main]
-async fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let address = arguments
-        .iter()
-        .find(|argument| !argument.starts_with("--"))
-        .map_or("127.0.0.1:8089", String::as_str);
-    if arguments.iter().any(|argument| argument == "--until-eof") {
-        std::thread::spawn(|| {
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            std::process::exit(0);
-        });
-    }
-    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
-    println!("{}", json!({ "listening": listener.local_addr().unwrap().to_string() }));
-    let state = Arc::new(Mutex::new(first_state()));
+/// Answers on a listener until it is dropped.
+pub(crate) async fn run(listener: TcpListener, state: State) {
     let query = warp::query::<BTreeMap<String, String>>();
     let routes = warp::method()
         .and(warp::path::full())
