@@ -150,15 +150,15 @@ async fn images_are_exact_whatever_the_writers_session_is_set_to() {
         "create type public.mood as enum ('fine', 'bad'); create type public.pair as (x int, y text);
          create table public.thing (a int, b timestamptz, id bigint generated always as identity, n numeric, raw bytea, t timestamptz default now(),
              list text[], m public.mood, p public.pair, double int generated always as (a * 2) stored, span interval, f float8, j jsonb, d date, u uuid,
-             inside int4range, x text, r text, l text, c text, i text, primary key (a, b));
+             inside int4range, days daterange, x text, r text, l text, c text, i text, primary key (a, b));
          select rowbeat.enable_backup('public.thing');",
     )
     .await;
     let row = |a: i32| {
         format!(
-            "insert into public.thing (a, b, n, raw, list, m, p, span, f, j, d, u, inside, x) values ({a}, '2026-03-29T01:30:00+01:00', 1.10, '\\xdeadbeef',
+            "insert into public.thing (a, b, n, raw, list, m, p, span, f, j, d, u, inside, days, x) values ({a}, '2026-03-29T01:30:00+01:00', 1.10, '\\xdeadbeef',
                 array['a', null, 'b \"c\"'], 'bad', row(1, 'z'), '-1 day -02:03:04.5', 0.1 + {a}::float8 / 3, '{{\"k\": [1, 2.50, null]}}', 'infinity',
-                gen_random_uuid(), '[1,5)', 'a column with the name of an alias')"
+                gen_random_uuid(), '[1,5)', '[2026-03-01,2026-04-12)', 'a column with the name of an alias')"
         )
     };
     db.run(&row(1)).await;
