@@ -280,9 +280,10 @@ where s.schema_name = (select p.name from rowbeat.plugin p where p.role_name = c
 comment on view rowbeat.backup_history is 'Every image of complete transactions; to a plugin those of its schema.';
 
 -- The newest image of each key as of a time (null: now). Transactions count as a whole: when they wrote last.
+-- Without a setting of its own: it is to become part of the statement that calls it, so that rows are not copied on the way.
 create or replace function rowbeat.images_at(p_source integer, p_until timestamptz)
 returns table (key jsonb, operation text, "row" jsonb, at timestamptz, by_whom text, image bigint)
-language sql stable rows 1000000 set search_path = '' as $$
+language sql stable rows 1000000 as $$
     select distinct on (h.key_hash, h.key) h.key, h.operation, h.row, h.at, coalesce(h.actor, h.login_role), h.image
     from rowbeat.backup_history h
     where h.source = p_source and h.operation <> 'TRUNCATE' and (p_until is null or h.transaction_at <= p_until)

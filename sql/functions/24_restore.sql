@@ -65,27 +65,50 @@ begin
 end $$;
 comment on function rowbeat.restore_tables(text[], jsonb) is 'The tables of a restore, parents before children.';
 
--- The rows that a restore would bring back.
+-- The rows that a restore would bring back. It becomes part of the statement that calls it, as rowbeat.images_at does.
 create or replace function rowbeat.restorable(p_backup text, p_source integer, p_until timestamptz, p_include_deleted boolean, p_document jsonb)
 returns setof jsonb
-language plpgsql stable rows 1000000 set search_path = '' as $$
-begin
-    if p_document is null then
-        return query select i.row from rowbeat.images_at(p_source, p_until) i where p_include_deleted or i.operation <> 'DELETE';
-    else
-        return query
-        select r.value from jsonb_each(p_document -> 'tables' -> p_backup) r
-        union all
-        select r.value from jsonb_each(p_document -> 'deleted' -> p_backup) r where p_include_deleted;
-    end if;
-end $$;
+language sql stable rows 1000000 as $$
+    select i.row from rowbeat.images_at(p_source, p_until) i where p_document is null and (p_include_deleted or i.operation <> 'DELETE')
+    union all
+    select r.value from jsonb_each(p_document -> 'tables' -> p_backup) r where p_document is not null
+    union all
+    select r.value from jsonb_each(p_document -> 'deleted' -> p_backup) r where p_document is not null and p_include_deleted
+$$;
 comment on function rowbeat.restorable(text, integer, timestamptz, boolean, jsonb) is 'The rows that a restore would bring back.';
+
+-- Whether JSON text holds all values of these columns (null: all) exactly, and an ordinary cast of it is what jsonb_populate_record makes of it.
+create or replace function rowbeat.plain_columns(p_table regclass, p_columns text[] default null) returns boolean
+language sql stable set search_path = '' as $$
+    select bool_and(a.atttypid = any ('{bool,int2,int4,int8,text,uuid,date,timestamp,timestamptz,bytea}'::regtype[])
+        or a.atttypid = any ('{numeric,varchar,bpchar,name}'::regtype[]) and p_columns is null)
+    from pg_catalog.pg_attribute a
+    where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and (p_columns is null or a.attname = any (p_columns))
+$$;
+comment on function rowbeat.plain_columns(regclass, text[]) is 'Whether these columns need no conversion of whole rows to be compared.';
+
+-- How the statements of restores and comparisons find the rows l of a table by images i: the key's values k1, k2 … of an image; the join that has to
+--   precede it, when only a conversion of the whole row gives them; the condition.
+create or replace function rowbeat.typed_keys(p_table regclass, p_keys text[], out picked text, out conversion text, out matches text)
+language sql stable set search_path = '' as $$
+    select string_agg(case when p.plain then format('(i.image ->> %L)::pg_catalog.%I as k%s', k.name, t.typname, k.n)
+            else format('"rowbeat row".%I as k%s', k.name, k.n) end, ', ' order by k.n),
+        case when p.plain then '' else format(' cross join lateral jsonb_populate_record(null::%s, i.image) "rowbeat row"', rowbeat.table_name(p_table)) end,
+        string_agg(format('l.%I = i.k%s', k.name, k.n), ' and ' order by k.n)
+    from (select rowbeat.plain_columns(p_table, p_keys) as plain) p
+    cross join unnest(p_keys) with ordinality k (name, n)
+    join pg_catalog.pg_attribute a on a.attrelid = p_table and a.attname = k.name
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    group by p.plain
+$$;
+comment on function rowbeat.typed_keys(regclass, text[]) is 'Parts of statements that join images with the rows of their table.';
 
 -- Promises: rows that are missing are there with every field as it was; those that are there and equal are left alone; those that differ are
 --   counted as conflicts, unless p_force: then they are as they were. Rows that came later stay. Repeating it changes nothing.
 --   Fields are found by name: unmapped are those that the table has no column for; a column that an image knows nothing of gets its default,
 --   or keeps its value.
--- Called by: restore. How: one statement for each set of columns that images have, as a rule one.
+-- Called by: restore. How: one statement for those that have all columns of the table, as a rule all; it tells of which further sets of columns
+--   there are images, and each gets a statement.
 -- SQLSTATEs: what the table says of a row.
 create or replace function rowbeat.restore_table(
     p_table regclass, p_backup text, p_source integer, p_until timestamptz, p_include_deleted boolean, p_force boolean, p_document jsonb,
@@ -99,7 +122,7 @@ declare
     v_known    text[] := array(select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped)
         || case when p_document is not null then '{deleted_at,deleted_by}'::text[] end;
     v_sets     text[];
-    v_set      text;
+    v_next     integer := 0;
     v_of       text[];
     v_piece    record;
 begin
@@ -110,59 +133,72 @@ begin
     select array_agg(a.attname::text order by a.attnum), coalesce(array_agg(a.attname::text) filter (where a.attidentity = 'a'), '{}')
     into v_columns, v_fixed
     from pg_catalog.pg_attribute a where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
-    select coalesce(array_agg(distinct f.set), '{}'), coalesce(array_agg(distinct u.name) filter (where u.name is not null), '{}') into v_sets, unmapped
-    from rowbeat.restorable(p_backup, p_source, p_until, p_include_deleted, p_document) r (image)
-    cross join lateral (select array(select c from unnest(v_columns) c where r.image ? c)::text as set) f
-    left join lateral (select k as name from jsonb_object_keys(r.image - v_known) k) u on true;
-    inserted := 0; updated := 0; skipped := 0; conflicts := 0; conflict_keys := '[]';
-    foreach v_set in array v_sets loop
-        v_of := v_set::text[];
+    inserted := 0; updated := 0; skipped := 0; conflicts := 0; conflict_keys := '[]'; unmapped := '{}';
+    v_sets := array[v_columns::text];
+    while v_next < cardinality(v_sets) loop
+        v_next := v_next + 1;
+        v_of := v_sets[v_next]::text[];
         if not v_of @> v_keys then
             raise exception 'rows of backup "%" have no %', p_backup, (select k from unnest(v_keys) k where k <> all (v_of) limit 1)
                 using errcode = 'undefined_column', hint = 'The primary key of the table has other columns than it had.';
         end if;
         execute rowbeat.restore_statement(p_table, v_keys, v_of, v_fixed)
         into v_piece using p_backup, p_source, p_until, p_include_deleted, p_document, v_of, array(select c from unnest(v_columns) c where c <> all (v_of)),
-            p_force, v_keys;
+            p_force, v_keys, v_columns, v_known, v_next = 1;
         inserted := inserted + v_piece.inserted;
         updated := updated + v_piece.updated;
         skipped := skipped + v_piece.skipped;
         conflicts := conflicts + v_piece.conflicts;
         conflict_keys := conflict_keys || v_piece.conflict_keys;
+        v_sets := v_sets || v_piece.sets;
+        unmapped := unmapped || v_piece.unmapped;
     end loop;
 end $$;
 comment on function rowbeat.restore_table(regclass, text, integer, timestamptz, boolean, boolean, jsonb) is 'Restores one table; returns what became of the rows.';
 
--- The statement that restores those rows of a table whose images have just these columns.
+-- The statement that restores those rows of a table whose images have just these columns. With $12 it also says which other sets of columns images
+--   have, and which fields have no column.
+-- How: a row that is as its image says is recognized without a conversion of the image, and keys are made only of what has to be told.
 create or replace function rowbeat.restore_statement(p_table regclass, p_keys text[], p_of text[], p_fixed text[]) returns text
 language sql stable set search_path = '' as $$
     select format(
         'with compared as materialized (
-             select i.image, l.%1$I is null as missing, to_jsonb(jsonb_populate_record(l.*, i.image)) = to_jsonb(l.*) as same
-             from (select r.image - %8$L::text[] as image from rowbeat.restorable($1, $2, $3, $4, $5) r (image) where r.image ?& $6 and not r.image ?| $7) i
-             cross join lateral jsonb_populate_record(null::%2$s, i.image) r
-             left join %2$s l on %3$s
+             select i.*, l.%1$I is null as missing, case when l.%1$I is null then false when i.image = to_jsonb(l.*)%8$s then true
+                 else to_jsonb(jsonb_populate_record(l.*, i.image)) = to_jsonb(l.*) end as same
+             from (select i.image, i.fits, %9$s
+                 from (select r.image%8$s as image, r.image ?& $6 and not r.image ?| $7 as fits from rowbeat.restorable($1, $2, $3, $4, $5) r (image)) i%10$s) i
+             left join %2$s l on %11$s
          ), inserted as (
              insert into %2$s as l (%4$s) overriding system value
-             select %5$s from compared c cross join lateral jsonb_populate_record(null::%2$s, c.image) r where c.missing
-             on conflict do nothing returning rowbeat.pick_key(to_jsonb(l.*), $9) as key
+             select %5$s from compared c cross join lateral jsonb_populate_record(null::%2$s, c.image) r where c.fits and c.missing
+             on conflict do nothing returning %12$s
          )%6$s, refused as (
-             select rowbeat.pick_key(c.image, $9) as key from compared c where not c.missing and not c.same and not $8
+             select rowbeat.pick_key(c.image, $9) as key from compared c where c.fits and not c.missing and not c.same and not $8
              union all
-             (select rowbeat.pick_key(c.image, $9) from compared c where c.missing except all select i.key from inserted i)
+             select jsonb_build_object(%13$s) from (
+                 select %14$s from compared c where c.fits and c.missing except all select i.* from inserted i) k
+             where (select count(*) from inserted) < (select count(*) from compared c where c.fits and c.missing)
          )
-         select (select count(*) from inserted) as inserted, %7$s as updated, (select count(*) from compared c where not c.missing and c.same) as skipped,
-             (select count(*) from refused) as conflicts, (select coalesce(jsonb_agg(f.key), ''[]'') from (select r.key from refused r limit 100) f) as conflict_keys',
+         select (select count(*) from inserted) as inserted, %7$s as updated,
+             (select count(*) from compared c where c.fits and not c.missing and c.same) as skipped,
+             (select count(*) from refused) as conflicts, (select coalesce(jsonb_agg(f.key), ''[]'') from (select r.key from refused r limit 100) f) as conflict_keys,
+             array(select distinct array(select u from unnest($10) u where c.image ? u)::text from compared c where $12 and not c.fits) as sets,
+             array(select distinct u from compared c cross join lateral jsonb_object_keys(c.image - $11) u where $12 and c.image - $11 <> ''{}'') as unmapped',
         p_keys[1], rowbeat.table_name(p_table), k.matches, c.names, c.values,
         case when s.assigned is not null then format(', updated as (
              update %1$s as l set %2$s from compared c cross join lateral jsonb_populate_record(null::%1$s, c.image) r
-             where $8 and not c.missing and not c.same and %3$s returning 1
+             where $8 and c.fits and not c.missing and not c.same and %3$s returning 1
          )', rowbeat.table_name(p_table), s.assigned, k.matches) else '' end,
         case when s.assigned is not null then '(select count(*) from updated)' else '0::bigint' end,
-        (select coalesce(array_agg(a.attname::text), '{}') from pg_catalog.pg_attribute a where a.attrelid = p_table and a.attnum > 0 and a.attgenerated <> ''))
-    from (select string_agg(format('l.%1$I = r.%1$I', x), ' and ') as matches from unnest(p_keys) x) k
+        (select format(' - %L::text[]', array_agg(a.attname::text)) from pg_catalog.pg_attribute a
+            where a.attrelid = p_table and a.attnum > 0 and a.attgenerated <> '' and not a.attisdropped having count(*) > 0),
+        t.picked, t.conversion, t.matches, k.returned, k.built, k.numbered)
+    from (select string_agg(format('l.%1$I = r.%1$I', x), ' and ') as matches, string_agg(format('l.%I as k%s', x, n), ', ') as returned,
+            string_agg(format('%L, k.k%s', x, n), ', ') as built, string_agg(format('c.k%s', n), ', ') as numbered
+        from unnest(p_keys) with ordinality u (x, n)) k
     cross join (select string_agg(quote_ident(x), ', ') as names, string_agg('r.' || quote_ident(x), ', ') as values from unnest(p_of) x) c
     cross join (select string_agg(format('%1$I = r.%1$I', x), ', ') as assigned from unnest(p_of) x where x <> all (p_keys || p_fixed)) s
+    cross join rowbeat.typed_keys(p_table, p_keys) t
 $$;
 comment on function rowbeat.restore_statement(regclass, text[], text[], text[]) is 'The statement that restores rows with these columns.';
 
@@ -213,7 +249,7 @@ create or replace function rowbeat.restore(
     p_backups text[] default null, p_until timestamptz default null, p_include_deleted boolean default false, p_force boolean default false,
     p_document jsonb default null, p_actor text default null, p_dry_run boolean default false
 ) returns table (backup text, inserted bigint, updated bigint, skipped bigint, conflicts bigint, conflict_keys jsonb, unmapped text[])
-language plpgsql volatile set search_path = '' set timezone = 'UTC' as $$
+language plpgsql volatile set search_path = '' set timezone = 'UTC' set jit = off as $$
 declare
     -- Not a setting of the function: those of one's own are for superusers to write there.
     v_origin  text := coalesce(current_setting('rowbeat.origin', true), '');

@@ -7,26 +7,31 @@
 create or replace function rowbeat.verify_backup(p_backup text, p_limit integer default 20)
 returns table (backup text, rows bigint, images bigint, equal bigint, different bigint, lost bigint, unknown bigint, inexact bigint, keys jsonb)
 language plpgsql volatile set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres'
-    set bytea_output = 'hex' as $$
+    set bytea_output = 'hex' set jit = off as $$
 declare
     v_table  record;
     v_keys   text[];
+    v_join   record;
 begin
     perform rowbeat.catch_up();
     select * into v_table from rowbeat.restore_tables(array[p_backup]);
     v_keys := rowbeat.key_columns(v_table.table_name);
+    select t.* into v_join from rowbeat.typed_keys(v_table.table_name, v_keys) t;
     return query execute format(
         'with pending as materialized (
              select rowbeat.live_key(c) as key from rowbeat.change c join rowbeat.change_consumer r on r.name = ''backup''
              where c.table_name = %4$s and (c.xid >= pg_snapshot_xmax(r.position) or c.xid = any (array(select pg_snapshot_xip(r.position))))
-         ), compared as materialized (
-             select coalesce(i.key, rowbeat.pick_key(to_jsonb(l.*), $3)) as key, l.%1$I is not null as live, i.key is not null as imaged,
-                 to_jsonb(jsonb_populate_record(l.*, i.image)) = to_jsonb(l.*) as same,
-                 l.%1$I is not null and not jsonb_populate_record(null::%2$s, to_jsonb(l.*)) operator(pg_catalog.*=) l.* as inexact
-             from (select n.key, n.row as image, "rowbeat row" as typed
-                 from rowbeat.images_at($2, null) n cross join lateral jsonb_populate_record(null::%2$s, n.row) "rowbeat row"
-                 where n.operation <> ''DELETE'') i
+         ), joined as (
+             select i.*, l.%1$I is not null as live, (l.*)::%2$s as found, to_jsonb(l.*) as now
+             from (select i.key, i.image, %5$s
+                 from (select n.key, n.row as image from rowbeat.images_at($2, null) n where n.operation <> ''DELETE'') i%6$s) i
              full join %2$s l on %3$s
+             offset 0
+         ), compared as materialized (
+             select coalesce(j.key, rowbeat.pick_key(j.now, $3)) as key, j.live, j.key is not null as imaged,
+                 case when j.image = j.now then true else to_jsonb(jsonb_populate_record(j.found, j.image)) = j.now end as same,
+                 j.live and not %7$s as inexact
+             from joined j
          ), settled as (
              select c.* from compared c where c.key not in (select p.key from pending p where p.key is not null)
          )
@@ -37,8 +42,9 @@ begin
                  select s.key, case when not s.live then ''lost'' when not s.imaged then ''unknown'' when not s.same then ''different'' else ''inexact'' end as problem
                  from settled s where not s.live or not s.imaged or not s.same or s.inexact limit $4) w)
          from settled s',
-        v_keys[1], rowbeat.table_name(v_table.table_name), (select string_agg(format('l.%1$I = (i.typed).%1$I', k), ' and ') from unnest(v_keys) k),
-        v_table.table_name::oid)
+        v_keys[1], rowbeat.table_name(v_table.table_name), v_join.matches, v_table.table_name::oid, v_join.picked, v_join.conversion,
+        case when rowbeat.plain_columns(v_table.table_name) then 'true'
+            else format('jsonb_populate_record(null::%s, j.now) operator(pg_catalog.*=) j.found', rowbeat.table_name(v_table.table_name)) end)
     using p_backup, v_table.source, v_keys, p_limit;
 end $$;
 comment on function rowbeat.verify_backup(text, integer) is 'Compares a table with its newest images.';

@@ -178,6 +178,34 @@ async fn identity_columns_keep_their_values_and_the_sequence_goes_on_behind_them
 }
 
 #[tokio::test]
+async fn keys_of_any_type_are_found_and_conflicts_are_told_by_them() {
+    let db = TestDb::new().await;
+    db.run(
+        "create table public.price (code varchar(5), rate numeric(6,2), notes text[] unique, size int generated always as (length(code)) stored,
+             primary key (code, rate));
+         select rowbeat.enable_backup('public.price');
+         insert into public.price values ('a', 1.10, '{x,null}'), ('b', 2, '{y}'), ('c', 3, '{z}');",
+    )
+    .await;
+    let before = hash(&db, "public.price").await;
+    db.run("select rowbeat.catch_up(); truncate public.price").await;
+    let counted = "select array[r.inserted, r.updated, r.skipped, r.conflicts] from rowbeat.restore() r";
+    assert_eq!(db.get::<Vec<i64>>(counted).await, [3, 0, 0, 0]);
+    assert_eq!(hash(&db, "public.price").await, before);
+    assert_eq!(db.get::<i64>("select equal from rowbeat.verify_backup('public.price')").await, 3);
+    let until: String = db.get("select rowbeat.now_()::text").await;
+    db.run(
+        "delete from public.price where code = 'a'; insert into public.price values ('d', 4, '{x,null}');
+            update public.price set notes = null where code = 'b'",
+    )
+    .await;
+    let keys: Value =
+        db.get(&format!("select r.conflict_keys from rowbeat.restore(p_until => '{until}') r")).await;
+    assert_eq!(keys, json!([{ "code": "b", "rate": 2.00 }, { "code": "a", "rate": 1.10 }]));
+    assert_eq!(db.get::<i64>("select equal from rowbeat.verify_backup('public.price')").await, 3);
+}
+
+#[tokio::test]
 async fn a_unique_value_that_somebody_else_has_by_now_is_a_conflict() {
     let db = accounts(2).await;
     db.run("create unique index on public.account (owner); delete from public.account where id = 1; insert into public.account (id, owner) values (7, 'o1')").await;
