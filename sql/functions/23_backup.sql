@@ -187,7 +187,7 @@ revoke execute on function rowbeat.catch_up() from public;
 -- Called by: the daemons' backup loop, rowbeat backup enable. Locks: the consumer's row, the backup's.
 create or replace function rowbeat.continue_baseline(p_name text, p_limit integer default 5000) returns integer
 language plpgsql volatile set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres'
-    set bytea_output = 'hex' as $$
+    set bytea_output = 'hex' set datestyle = 'ISO' as $$
 declare
     v_backup  rowbeat.backup;
     v_keys    text[];
