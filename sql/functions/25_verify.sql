@@ -7,7 +7,7 @@
 create or replace function rowbeat.verify_backup(p_backup text, p_limit integer default 20)
 returns table (backup text, rows bigint, images bigint, equal bigint, different bigint, lost bigint, unknown bigint, inexact bigint, keys jsonb)
 language plpgsql volatile set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres'
-    set bytea_output = 'hex' set jit = off as $$
+    set bytea_output = 'hex' set datestyle = 'ISO' set jit = off as $$
 declare
     v_table  record;
     v_keys   text[];
