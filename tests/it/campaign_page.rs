@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::campaign::{C, add, campaign, spend, state, state_of, trail};
 use crate::cli::rowbeat;
 use crate::endpoint::{Answer, Site};
-use crate::harness::{Daemon, TestDb, server};
+use crate::harness::{Daemon, TestDb};
+use crate::login::Login;
 
 async fn site(db: &TestDb) -> Site {
     let site = Site::new(db, "").await;
@@ -366,23 +367,13 @@ async fn campaign_installs_passes_its_tests_lets_operators_work_and_goes_away() 
 #[tokio::test(flavor = "multi_thread")]
 async fn campaign_works_also_where_no_roles_can_be_made() {
     let db = TestDb::empty().await;
-    let role = format!("plain_{}", db.name);
-    db.run(&format!(
-        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
-        db.name
-    ))
-    .await;
-    let command = || {
-        let mut command = server().rowbeat(&db.name);
-        command.env("DATABASE_URL", server().url(&db.name).replace("user=postgres", &format!("user={role}")));
-        command
-    };
-    crate::cli::finish(command(), &["migrate"], "").ok();
-    let said = crate::cli::finish(command(), &["plugin", "install", "campaign", "--test"], "").ok();
+    let login = Login::new(&db, "nocreaterole").await;
+    let said = login.install("campaign");
     assert!(said.contains("not isolated"), "{said}");
-    let _daemon = Daemon::start(command(), "", &[]).ready().await;
+    let _daemon = Daemon::start(login.command(), "", &[]).ready().await;
     db.run(&format!(
-        "set role {role}; insert into campaign.brand (name, time_zone) values ('B', 'Asia/Tokyo')"
+        "set role {}; insert into campaign.brand (name, time_zone) values ('B', 'Asia/Tokyo')",
+        login.role
     ))
     .await;
     add(&db, "C", "active").await;
