@@ -1,5 +1,6 @@
 -- The light trigger of the task table: defaults from the definition, and refusal of an unknown one by name.
--- Promises: a plain insert of (definition, payload) is enough; nobody inserts a running task. SQLSTATEs: RB001.
+-- Promises: a plain insert of (definition, payload) is enough; nobody inserts a running task. No row for a trigger that outlived its plugin.
+-- SQLSTATEs: RB001.
 -- No search_path of its own: everything is qualified, and changing it back and forth was a tenth of the cost of an insert.
 create or replace function rowbeat.fill_task_defaults() returns trigger
 language plpgsql as $$
@@ -11,7 +12,9 @@ begin
     into new.queue, new.priority, new.max_attempts, new.payload, new.created_at, new.run_at, new.state, new.claimed_by, new.parked
     from (select rowbeat.now_() as at) n, rowbeat.task_definition d
     where d.name = new.definition;
-    if not found then
+    if not found and rowbeat.outlived_plugin(new.definition) then
+        return null;
+    elsif not found then
         raise exception 'task definition "%" does not exist', new.definition using errcode = 'RB001',
             hint = 'insert into rowbeat.task_definition (name, executor, function) values (...) first.';
     end if;

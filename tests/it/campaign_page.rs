@@ -354,8 +354,22 @@ async fn campaign_installs_passes_its_tests_lets_operators_work_and_goes_away() 
         0,
         "its zones' schedules go, too"
     );
+    db.run(&format!(
+        "insert into campaign.brand (name, time_zone) values ('Z', 'Asia/Tokyo');
+         insert into campaign.campaign (brand_id, name, status, daily_budget, monthly_budget, start_date, time_zone)
+         select id, 'C', 'active', 100, 1000, '2020-01-01', 'Europe/Paris' from campaign.brand where name = 'Z';
+         insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select {C}, d, '00:01', '23:59' from generate_series(1, 7) d;
+         select set_config('rowbeat.clock_offset', (date_trunc('day', now() at time zone 'Europe/Paris') at time zone 'Europe/Paris' + interval '1 day' - now())::text, false);
+         update campaign.dayparting_window set end_time = '23:58'; reset rowbeat.clock_offset"
+    ))
+    .await;
     rowbeat(&db, &["plugin", "install", "campaign"]).ok();
     db.run("select campaign.check_campaign_budgets()").await;
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.schedule where name like '%@%'").await,
+        6,
+        "those of zones that were written meanwhile, too"
+    );
     assert_eq!(
         db.get::<i64>("select count(*) from rowbeat.schedule where name like '%@UTC'").await,
         2,
