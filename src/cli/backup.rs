@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::images::{Images, Section};
 use super::output;
 use super::task::tell;
+use crate::backup::refuse_another_past;
 use crate::db::query::{self, Db};
 
 const PIECE: i32 = 5000;
@@ -179,7 +180,10 @@ async fn verify(context: &Context, names: Vec<String>) -> Result<(), Failure> {
 async fn verify_target(context: &Context, name: &str) -> Result<(), Failure> {
     let db = context.db().await?;
     let images = Images::of_target(context, name).await?;
-    let (position, there) = images.digest(&db).await?;
+    let (position, known, there) = images.digest().await?;
+    refuse_another_past(&db, position, known.as_ref())
+        .await
+        .map_err(|trouble| Failure::new(format!("target {name}: {trouble}")))?;
     let here = super::images::digest(&db, position).await?;
     let differing: Vec<&String> =
         here.keys().filter(|backup| !super::images::agree(here.get(*backup), there.get(*backup))).collect();

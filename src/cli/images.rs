@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 
 use super::database::Context;
 use super::failure::Failure;
-use crate::backup::folder;
+use crate::backup::{Identity, folder};
 use crate::config::BackupTarget;
 use crate::db::connect::Connector;
 use crate::db::query::{self, Db, SESSION_SETUP};
@@ -143,20 +143,24 @@ impl Images {
         Ok(())
     }
 
-    /// How far a target is, and what it has up to there.
-    pub(super) async fn digest(&self, source: &Db) -> Result<(i64, Digest), Failure> {
+    /// How far a target is, which transaction that is, and what it has up to there.
+    pub(super) async fn digest(&self) -> Result<(i64, Option<Identity>, Digest), Failure> {
         match self {
             Self::Database { db, .. } => {
                 let row = db.row("backup.newest", &[]).await?;
                 let position = row.map_or(0, |row| row.get("number"));
-                Ok((position, digest(db, position).await?))
+                Ok((position, Identity::of(db, position).await?, digest(db, position).await?))
             }
             Self::Files { folder, .. } => {
-                let (mut counted, mut position) = (Digest::new(), 0);
+                let (mut counted, mut position, mut identity) = (Digest::new(), 0, None);
                 for path in folder::files(folder)? {
                     let mut damaged = None;
                     let whole = folder::read(&path, |line| {
-                        position = position.max(line.number);
+                        if line.number > position {
+                            position = line.number;
+                            identity =
+                                line.images.first().and_then(|image| serde_json::from_str(image.get()).ok());
+                        }
                         for document in &line.images {
                             match serde_json::from_str::<Document<'_>>(document.get()) {
                                 Ok(image) => counted.entry(image.backup.into_owned()).or_default().0 += 1,
@@ -172,8 +176,7 @@ impl Images {
                             .remedy("at the end of the newest file a daemon that starts cuts it off; else keep the file, and begin another folder"));
                     }
                 }
-                let newest: i64 = source.row("backup.newest", &[]).await?.map_or(0, |row| row.get("number"));
-                Ok((position.min(newest), counted))
+                Ok((position, identity, counted))
             }
         }
     }
