@@ -188,6 +188,20 @@ async fn verify_target(context: &Context, name: &str) -> Result<(), Failure> {
     let differing: Vec<&String> =
         here.keys().filter(|backup| !super::images::agree(here.get(*backup), there.get(*backup))).collect();
     if !differing.is_empty() {
+        let mut keys = Vec::new();
+        if let Images::Database { db: other, .. } = &images {
+            for backup in &differing {
+                for (key, problem) in super::images::differing_keys(&db, other, backup, position).await? {
+                    if !context.json() {
+                        output::line(format!("{backup} {key}: {problem}"))?;
+                    }
+                    keys.push(json!({ "backup": backup, "key": serde_json::from_str::<Value>(&key).unwrap_or_default(), "is": problem }));
+                }
+            }
+        }
+        if context.json() {
+            output::json(&json!({ "target": name, "position": position, "equal": false, "keys": keys }))?;
+        }
         let names = differing.into_iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
         return Err(Failure::new(format!(

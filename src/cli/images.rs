@@ -1,13 +1,15 @@
 //! Where the newest images of a backup can be read: from the database, from another one that is a target, or from files. Rows are
 //! handed on as the text they are, so that numbers keep their digits.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::RecyclingMethod;
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::database::Context;
@@ -16,6 +18,9 @@ use crate::backup::{Identity, folder};
 use crate::config::BackupTarget;
 use crate::db::connect::Connector;
 use crate::db::query::{self, Db, SESSION_SETUP};
+
+/// So many keys are told, as those of a table are.
+const MOST_KEYS: usize = 20;
 
 /// Which of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +191,50 @@ impl Images {
 pub(super) async fn digest(db: &Db, position: i64) -> Result<Digest, Failure> {
     let rows = db.rows("backup.digest", &[&position]).await?;
     Ok(rows.iter().map(|row| (row.get("backup"), (row.get("images"), row.get("digest")))).collect())
+}
+
+/// Keys of a backup of which another database has not the images that this one has, and what is wrong with them; some of them.
+pub(super) async fn differing_keys(
+    here: &Db,
+    there: &Db,
+    backup: &str,
+    position: i64,
+) -> Result<Vec<(String, &'static str)>, Failure> {
+    let sums = async |db: &Db| {
+        let session = db.session().await?;
+        session.batch_execute("set statement_timeout = 0").await?;
+        let parameters: [&(dyn ToSql + Sync); 2] = [&backup, &position];
+        // The rows come as they are asked for: the session has to stay.
+        let rows = session.query_raw(query::text("backup.sums"), parameters).await?;
+        Ok::<_, Failure>((session, Box::pin(rows)))
+    };
+    let ((_here, mut here), (_there, mut there)) = (sums(here).await?, sums(there).await?);
+    let (mut one, mut other) = (here.try_next().await?, there.try_next().await?);
+    let mut keys: Vec<(String, &'static str)> = Vec::new();
+    while keys.len() < MOST_KEYS {
+        let image = |row: &Option<Row>| row.as_ref().map_or(i64::MAX, |row| row.get("image"));
+        let sum = |row: &Option<Row>| row.as_ref().map(|row| row.get::<_, i64>("sum"));
+        let order = image(&one).cmp(&image(&other));
+        let Some(row) = (if order.is_le() { &one } else { &other }) else { break };
+        let problem = match order {
+            Ordering::Less => Some("missing"),
+            Ordering::Equal => (sum(&one) != sum(&other)).then_some("different"),
+            Ordering::Greater => Some("unknown"),
+        };
+        if let Some(problem) = problem {
+            let found = (row.get("key"), problem);
+            if !keys.contains(&found) {
+                keys.push(found);
+            }
+        }
+        if order.is_le() {
+            one = here.try_next().await?;
+        }
+        if order.is_ge() {
+            other = there.try_next().await?;
+        }
+    }
+    Ok(keys)
 }
 
 /// Whether two have the same images, as far as both know.

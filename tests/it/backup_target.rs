@@ -62,6 +62,41 @@ async fn damage_in_a_file_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_in_which_a_second_database_differs_are_named() {
+    let (db, second) = (accounts(5).await, TestDb::empty().await);
+    let toml = format!("[backup.second]\nurl = \"{}\"\n", server().url(&second.name));
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until("(select count(*) = 1 from rowbeat.backup_target)").await;
+    db.until(CAUGHT_UP).await;
+    drop(daemon);
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), &toml).unwrap();
+    let verify = |more: &[&str]| {
+        let arguments =
+            ["backup", "verify", "--target", "second", "--config", config.path().to_str().unwrap()];
+        finish(server().rowbeat(&db.name), &[&arguments, more].concat(), "")
+    };
+    verify(&[]).ok();
+    second
+        .run("update rowbeat.backup_image set row = row || '{\"owner\": \"O2\"}' where key = '{\"id\": 2}';
+              delete from rowbeat.backup_image where key = '{\"id\": 3}';
+              insert into rowbeat.backup_image (id, source, key, operation, row, transaction, at) overriding system value
+              select 99, source, '{\"id\": 9}', operation, row, transaction, at from rowbeat.backup_image where key = '{\"id\": 1}'")
+        .await;
+    let ran = verify(&[]);
+    ran.refused(1, &["has not the images of public.account"]);
+    assert_eq!(
+        ran.out,
+        "public.account {\"id\": 2}: different\npublic.account {\"id\": 3}: missing\npublic.account {\"id\": 9}: unknown\n"
+    );
+    let said = verify(&["--json"]).json();
+    assert_eq!(
+        said["keys"][1],
+        serde_json::json!({ "backup": "public.account", "key": { "id": 3 }, "is": "missing" })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_refuses_is_told_of_and_keeps_up_nobody_else() {
     let (db, other) = (accounts(2).await, accounts(1).await);
     let folder = tempfile::tempdir().unwrap();
