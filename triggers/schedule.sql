@@ -1,13 +1,16 @@
 -- The schedule table's own triggers.
 
 -- Promises: an edit of what decides the next fire makes the schedule to be planned anew from now; other edits move
---   nothing. Its spec is one that the daemon reads, its zone one that the server knows. SQLSTATEs: 22023 (bad spec, unknown zone).
+--   nothing. Its spec is one that the daemon reads, its zone one that the server knows. No row for a trigger that outlived its plugin.
+-- SQLSTATEs: 22023 (bad spec, unknown zone).
 create or replace function rowbeat.replan_schedule() returns trigger
 language plpgsql set search_path = '' as $$
 declare
     v_now timestamptz := rowbeat.now_();
 begin
-    if tg_op = 'INSERT'
+    if tg_op = 'INSERT' and rowbeat.outlived_plugin(new.definition) then
+        return null;
+    elsif tg_op = 'INSERT'
         or (new.spec, new.time_zone, new.start_at, new.end_at, new.enabled)
             is distinct from (old.spec, old.time_zone, old.start_at, old.end_at, old.enabled)
     then

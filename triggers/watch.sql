@@ -1,7 +1,8 @@
 -- The watch table's own triggers: what a watch is in full, whether it makes sense, and the capture triggers that follow it.
 
 -- Promises: name and operations in their usual form; what can be known to be wrong is refused, and an edit wipes old errors.
--- Its expressions are planned as the router will run them, on no changes. Runs as the writer of the row.
+-- Its expressions are planned as the router will run them, on no changes. Runs as the writer of the row. No row for a trigger that outlived its
+-- plugin.
 -- SQLSTATEs: RB006 (not a table that can be watched), 42703 (no such column), 22023 (what makes no sense), 42501 (an expression of a plugin's),
 --   and what the server says of an expression.
 create or replace function rowbeat.fill_watch() returns trigger
@@ -9,6 +10,9 @@ language plpgsql set search_path = '' as $$
 declare
     v_columns  text[];
 begin
+    if tg_op = 'INSERT' and rowbeat.outlived_plugin(new.definition) then
+        return null;
+    end if;
     if new.serial_key is not null and rowbeat.constant_key(new.serial_key) is null
         and exists (select from rowbeat.plugin p where p.role_name = current_user) then
         raise exception 'a plugin''s serial key is a plain quoted text, not %', new.serial_key using errcode = 'insufficient_privilege',

@@ -42,7 +42,8 @@ comment on function rowbeat.hold_key(text, text, interval) is 'Holds a unique ke
 
 -- Promises: a live task of the definition exists when it returns, and its id is the answer. With a unique key that a live task already
 --   holds, that task's id: a waiting one gets the new payload, run_at or priority if p_replace names them, else it is left alone. With
---   p_unique_for the key is held for so long, whatever becomes of the task: until then its id is the answer.
+--   p_unique_for the key is held for so long, whatever becomes of the task: until then its id is the answer. Null in a trigger whose plugin was
+--   removed, see rowbeat.outlived_plugin.
 -- Called by: applications, in their own transaction.
 -- Locks: the inserted or replaced row; with a unique key it waits for an uncommitted task of the same key.
 -- Safe to repeat: only with a unique key. SQLSTATEs: RB001 (no such definition), 22023 (parameters that make no sense).
@@ -83,7 +84,7 @@ begin
         exit when v_id is not null;
         -- The holder may end between the two statements: then the key is free again and the insert succeeds.
         select t.id into v_id from rowbeat.task t where t.definition = p_definition and t.unique_key = p_unique_key;
-        exit when found;
+        exit when found or not exists (select from rowbeat.task_definition d where d.name = p_definition);
     end loop;
     if p_unique_for is not null then
         update rowbeat.unique_hold h set task_id = v_id where h.definition = p_definition and h.unique_key = p_unique_key;

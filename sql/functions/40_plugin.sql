@@ -81,6 +81,22 @@ begin
 end $$;
 comment on function rowbeat.drop_plugin_parts(text, jsonb) is 'Removes rows that a plugin no longer declares.';
 
+-- Promises: true, and a warning, when a trigger wants something to be done by a definition that went with its plugin: the data was kept, and whoever
+--   writes it is not refused because nothing comes of it. Whoever asks for it himself is. Called by: the triggers of task, schedule and watch,
+--   which then write nothing. Runs as its owner: writers need not see plugins.
+create or replace function rowbeat.outlived_plugin(p_definition text) returns boolean
+language plpgsql stable security definer set search_path = '' as $$
+begin
+    if pg_trigger_depth() < 2 or exists (select from rowbeat.task_definition d where d.name = p_definition)
+        or not exists (select from rowbeat.plugin p where p.removed_at is not null
+            and p.manifest -> 'rows' @> jsonb_build_array(jsonb_build_object('kind', 'task', 'name', p_definition))) then
+        return false;
+    end if;
+    raise warning 'task definition "%" was removed with its plugin: what is written now starts nothing', p_definition;
+    return true;
+end $$;
+comment on function rowbeat.outlived_plugin(text) is 'Whether a trigger asks for a definition that went with its plugin.';
+
 -- Promises: the plugin's live tasks have been told to stop; how many still live (running ones end soon after the commit).
 -- Called by: removal. Locks: the tasks, one after another. Safe to repeat.
 create or replace function rowbeat.cancel_plugin_tasks(p_plugin text) returns bigint

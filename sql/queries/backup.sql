@@ -44,6 +44,11 @@ select rowbeat.report_target($1, $2, $3, $4, $5)
 -- $1 up to this transaction
 select d.backup, d.images, d.digest from rowbeat.digest_images($1) d order by d.backup
 
+-- name: sums
+-- A sum of each image of a backup. $1 backup · $2 up to this transaction
+select h.image, h.key::text as key, hashtextextended(concat_ws(' ', h.key, h.operation, h.row, h.actor), h.transaction) as sum
+from rowbeat.backup_history h where h.backup = $1 and h.transaction <= $2 order by h.image
+
 -- name: enable
 -- $1 table · $2 name or null · $3 anew
 select e as name, (select greatest(c.reltuples, 0)::bigint from pg_catalog.pg_class c where c.oid = $1::text::regclass) as rows

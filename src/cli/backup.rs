@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::images::{Images, Section};
 use super::output;
 use super::task::tell;
+use crate::backup::refuse_another_past;
 use crate::db::query::{self, Db};
 
 const PIECE: i32 = 5000;
@@ -179,11 +180,28 @@ async fn verify(context: &Context, names: Vec<String>) -> Result<(), Failure> {
 async fn verify_target(context: &Context, name: &str) -> Result<(), Failure> {
     let db = context.db().await?;
     let images = Images::of_target(context, name).await?;
-    let (position, there) = images.digest(&db).await?;
+    let (position, known, there) = images.digest().await?;
+    refuse_another_past(&db, position, known.as_ref())
+        .await
+        .map_err(|trouble| Failure::new(format!("target {name}: {trouble}")))?;
     let here = super::images::digest(&db, position).await?;
     let differing: Vec<&String> =
         here.keys().filter(|backup| !super::images::agree(here.get(*backup), there.get(*backup))).collect();
     if !differing.is_empty() {
+        let mut keys = Vec::new();
+        if let Images::Database { db: other, .. } = &images {
+            for backup in &differing {
+                for (key, problem) in super::images::differing_keys(&db, other, backup, position).await? {
+                    if !context.json() {
+                        output::line(format!("{backup} {key}: {problem}"))?;
+                    }
+                    keys.push(json!({ "backup": backup, "key": serde_json::from_str::<Value>(&key).unwrap_or_default(), "is": problem }));
+                }
+            }
+        }
+        if context.json() {
+            output::json(&json!({ "target": name, "position": position, "equal": false, "keys": keys }))?;
+        }
         let names = differing.into_iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
         return Err(Failure::new(format!(

@@ -1,21 +1,26 @@
 //! Where the newest images of a backup can be read: from the database, from another one that is a target, or from files. Rows are
 //! handed on as the text they are, so that numbers keep their digits.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::RecyclingMethod;
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::database::Context;
 use super::failure::Failure;
-use crate::backup::folder;
+use crate::backup::{Identity, folder};
 use crate::config::BackupTarget;
 use crate::db::connect::Connector;
 use crate::db::query::{self, Db, SESSION_SETUP};
+
+/// So many keys are told, as those of a table are.
+const MOST_KEYS: usize = 20;
 
 /// Which of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,20 +148,24 @@ impl Images {
         Ok(())
     }
 
-    /// How far a target is, and what it has up to there.
-    pub(super) async fn digest(&self, source: &Db) -> Result<(i64, Digest), Failure> {
+    /// How far a target is, which transaction that is, and what it has up to there.
+    pub(super) async fn digest(&self) -> Result<(i64, Option<Identity>, Digest), Failure> {
         match self {
             Self::Database { db, .. } => {
                 let row = db.row("backup.newest", &[]).await?;
                 let position = row.map_or(0, |row| row.get("number"));
-                Ok((position, digest(db, position).await?))
+                Ok((position, Identity::of(db, position).await?, digest(db, position).await?))
             }
             Self::Files { folder, .. } => {
-                let (mut counted, mut position) = (Digest::new(), 0);
+                let (mut counted, mut position, mut identity) = (Digest::new(), 0, None);
                 for path in folder::files(folder)? {
                     let mut damaged = None;
                     let whole = folder::read(&path, |line| {
-                        position = position.max(line.number);
+                        if line.number > position {
+                            position = line.number;
+                            identity =
+                                line.images.first().and_then(|image| serde_json::from_str(image.get()).ok());
+                        }
                         for document in &line.images {
                             match serde_json::from_str::<Document<'_>>(document.get()) {
                                 Ok(image) => counted.entry(image.backup.into_owned()).or_default().0 += 1,
@@ -172,8 +181,7 @@ impl Images {
                             .remedy("at the end of the newest file a daemon that starts cuts it off; else keep the file, and begin another folder"));
                     }
                 }
-                let newest: i64 = source.row("backup.newest", &[]).await?.map_or(0, |row| row.get("number"));
-                Ok((position.min(newest), counted))
+                Ok((position, identity, counted))
             }
         }
     }
@@ -183,6 +191,50 @@ impl Images {
 pub(super) async fn digest(db: &Db, position: i64) -> Result<Digest, Failure> {
     let rows = db.rows("backup.digest", &[&position]).await?;
     Ok(rows.iter().map(|row| (row.get("backup"), (row.get("images"), row.get("digest")))).collect())
+}
+
+/// Keys of a backup of which another database has not the images that this one has, and what is wrong with them; some of them.
+pub(super) async fn differing_keys(
+    here: &Db,
+    there: &Db,
+    backup: &str,
+    position: i64,
+) -> Result<Vec<(String, &'static str)>, Failure> {
+    let sums = async |db: &Db| {
+        let session = db.session().await?;
+        session.batch_execute("set statement_timeout = 0").await?;
+        let parameters: [&(dyn ToSql + Sync); 2] = [&backup, &position];
+        // The rows come as they are asked for: the session has to stay.
+        let rows = session.query_raw(query::text("backup.sums"), parameters).await?;
+        Ok::<_, Failure>((session, Box::pin(rows)))
+    };
+    let ((_here, mut here), (_there, mut there)) = (sums(here).await?, sums(there).await?);
+    let (mut one, mut other) = (here.try_next().await?, there.try_next().await?);
+    let mut keys: Vec<(String, &'static str)> = Vec::new();
+    while keys.len() < MOST_KEYS {
+        let image = |row: &Option<Row>| row.as_ref().map_or(i64::MAX, |row| row.get("image"));
+        let sum = |row: &Option<Row>| row.as_ref().map(|row| row.get::<_, i64>("sum"));
+        let order = image(&one).cmp(&image(&other));
+        let Some(row) = (if order.is_le() { &one } else { &other }) else { break };
+        let problem = match order {
+            Ordering::Less => Some("missing"),
+            Ordering::Equal => (sum(&one) != sum(&other)).then_some("different"),
+            Ordering::Greater => Some("unknown"),
+        };
+        if let Some(problem) = problem {
+            let found = (row.get("key"), problem);
+            if !keys.contains(&found) {
+                keys.push(found);
+            }
+        }
+        if order.is_le() {
+            one = here.try_next().await?;
+        }
+        if order.is_ge() {
+            other = there.try_next().await?;
+        }
+    }
+    Ok(keys)
 }
 
 /// Whether two have the same images, as far as both know.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::backup::accounts;
+use crate::backup::{accounts, keep_all};
 use crate::cli::finish;
 use crate::harness::{TestDb, server};
 
@@ -62,6 +62,41 @@ async fn damage_in_a_file_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_in_which_a_second_database_differs_are_named() {
+    let (db, second) = (accounts(5).await, TestDb::empty().await);
+    let toml = format!("[backup.second]\nurl = \"{}\"\n", server().url(&second.name));
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until("(select count(*) = 1 from rowbeat.backup_target)").await;
+    db.until(CAUGHT_UP).await;
+    drop(daemon);
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), &toml).unwrap();
+    let verify = |more: &[&str]| {
+        let arguments =
+            ["backup", "verify", "--target", "second", "--config", config.path().to_str().unwrap()];
+        finish(server().rowbeat(&db.name), &[&arguments, more].concat(), "")
+    };
+    verify(&[]).ok();
+    second
+        .run("update rowbeat.backup_image set row = row || '{\"owner\": \"O2\"}' where key = '{\"id\": 2}';
+              delete from rowbeat.backup_image where key = '{\"id\": 3}';
+              insert into rowbeat.backup_image (id, source, key, operation, row, transaction, at) overriding system value
+              select 99, source, '{\"id\": 9}', operation, row, transaction, at from rowbeat.backup_image where key = '{\"id\": 1}'")
+        .await;
+    let ran = verify(&[]);
+    ran.refused(1, &["has not the images of public.account"]);
+    assert_eq!(
+        ran.out,
+        "public.account {\"id\": 2}: different\npublic.account {\"id\": 3}: missing\npublic.account {\"id\": 9}: unknown\n"
+    );
+    let said = verify(&["--json"]).json();
+    assert_eq!(
+        said["keys"][1],
+        serde_json::json!({ "backup": "public.account", "key": { "id": 3 }, "is": "missing" })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_refuses_is_told_of_and_keeps_up_nobody_else() {
     let (db, other) = (accounts(2).await, accounts(1).await);
     let folder = tempfile::tempdir().unwrap();
@@ -77,6 +112,58 @@ async fn a_target_that_refuses_is_told_of_and_keeps_up_nobody_else() {
         db.get("select detail from rowbeat.health where \"check\" = 'backups' and not ok").await;
     assert!(detail.contains("has backups of its own") && detail.contains("target away"), "{detail}");
     drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_set_back_is_noticed_by_its_targets_and_they_stay_as_they_are() {
+    let (db, second) = (accounts(3).await, TestDb::empty().await);
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!(
+        "[backup.second]\nurl = \"{}\"\n[backup.archive]\nfolder = \"{}\"\n",
+        server().url(&second.name),
+        folder.path().display()
+    );
+    let config = folder.path().join("rowbeat.toml");
+    std::fs::write(&config, &toml).unwrap();
+    let verify = |target| {
+        let arguments = ["backup", "verify", "--target", target, "--config", config.to_str().unwrap()];
+        finish(server().rowbeat(&db.name), &arguments, "")
+    };
+    let write = async |id: i32| {
+        db.run(&format!("insert into public.account values ({id}, 'new', 1)")).await;
+        keep_all(&db).await;
+    };
+    write(4).await;
+    let daemon = db.daemon_with(&toml, &[]).ready().await;
+    db.until("(select count(*) = 2 from rowbeat.backup_target)").await;
+    db.until(CAUGHT_UP).await;
+    daemon.kill9();
+    let kept = "select md5(string_agg(h::text, '|' order by image)) from rowbeat.backup_history h";
+    let (in_files, in_second): (String, String) = (files(folder.path()), second.get(kept).await);
+    for target in ["second", "archive"] {
+        verify(target).ok();
+    }
+    // As of before the last transaction: what it wrote, and its number, are not known any more.
+    db.run("set session_replication_role = replica; delete from public.account where id = 4; reset session_replication_role;
+            delete from rowbeat.backup_image i using rowbeat.backup_transaction t where t.id = i.transaction and t.number = 2;
+            delete from rowbeat.backup_transaction where number = 2; select setval('rowbeat.backup_number', 1)")
+        .await;
+    let noticed = "(select count(*) = 2 and bool_and(error like '%set back%') from rowbeat.backup_target)";
+    for another in [false, true] {
+        if another {
+            write(5).await;
+            let number: i64 = db.get("select max(number) from rowbeat.backup_transaction").await;
+            assert_eq!(number, 2, "the number stands for another transaction");
+        }
+        for target in ["second", "archive"] {
+            verify(target).refused(1, &["set back"]);
+        }
+        db.run("update rowbeat.backup_target set error = null").await;
+        let daemon = db.daemon_with(&toml, &[]).ready().await;
+        db.until(noticed).await;
+        daemon.kill9();
+    }
+    assert_eq!((files(folder.path()), second.get::<String>(kept).await), (in_files, in_second));
 }
 
 #[tokio::test(flavor = "multi_thread")]

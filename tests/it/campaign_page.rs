@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::campaign::{C, add, campaign, spend, state, state_of, trail};
 use crate::cli::rowbeat;
 use crate::endpoint::{Answer, Site};
-use crate::harness::{Daemon, TestDb, server};
+use crate::harness::{Daemon, TestDb};
+use crate::login::Login;
 
 async fn site(db: &TestDb) -> Site {
     let site = Site::new(db, "").await;
@@ -353,8 +354,22 @@ async fn campaign_installs_passes_its_tests_lets_operators_work_and_goes_away() 
         0,
         "its zones' schedules go, too"
     );
+    db.run(&format!(
+        "insert into campaign.brand (name, time_zone) values ('Z', 'Asia/Tokyo');
+         insert into campaign.campaign (brand_id, name, status, daily_budget, monthly_budget, start_date, time_zone)
+         select id, 'C', 'active', 100, 1000, '2020-01-01', 'Europe/Paris' from campaign.brand where name = 'Z';
+         insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time) select {C}, d, '00:01', '23:59' from generate_series(1, 7) d;
+         select set_config('rowbeat.clock_offset', (date_trunc('day', now() at time zone 'Europe/Paris') at time zone 'Europe/Paris' + interval '1 day' - now())::text, false);
+         update campaign.dayparting_window set end_time = '23:58'; reset rowbeat.clock_offset"
+    ))
+    .await;
     rowbeat(&db, &["plugin", "install", "campaign"]).ok();
     db.run("select campaign.check_campaign_budgets()").await;
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.schedule where name like '%@%'").await,
+        6,
+        "those of zones that were written meanwhile, too"
+    );
     assert_eq!(
         db.get::<i64>("select count(*) from rowbeat.schedule where name like '%@UTC'").await,
         2,
@@ -366,23 +381,13 @@ async fn campaign_installs_passes_its_tests_lets_operators_work_and_goes_away() 
 #[tokio::test(flavor = "multi_thread")]
 async fn campaign_works_also_where_no_roles_can_be_made() {
     let db = TestDb::empty().await;
-    let role = format!("plain_{}", db.name);
-    db.run(&format!(
-        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
-        db.name
-    ))
-    .await;
-    let command = || {
-        let mut command = server().rowbeat(&db.name);
-        command.env("DATABASE_URL", server().url(&db.name).replace("user=postgres", &format!("user={role}")));
-        command
-    };
-    crate::cli::finish(command(), &["migrate"], "").ok();
-    let said = crate::cli::finish(command(), &["plugin", "install", "campaign", "--test"], "").ok();
+    let login = Login::new(&db, "nocreaterole").await;
+    let said = login.install("campaign");
     assert!(said.contains("not isolated"), "{said}");
-    let _daemon = Daemon::start(command(), "", &[]).ready().await;
+    let _daemon = Daemon::start(login.command(), "", &[]).ready().await;
     db.run(&format!(
-        "set role {role}; insert into campaign.brand (name, time_zone) values ('B', 'Asia/Tokyo')"
+        "set role {}; insert into campaign.brand (name, time_zone) values ('B', 'Asia/Tokyo')",
+        login.role
     ))
     .await;
     add(&db, "C", "active").await;

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::cli::{finish, rowbeat};
-use crate::harness::{Daemon, TestDb, server};
+use crate::harness::{Daemon, TestDb};
+use crate::login::Login;
 use crate::postbox::{Identity, Postbox, Security};
 
 /// A database with freight and two organizations, A and B.
@@ -42,23 +43,12 @@ async fn freight_installs_once_passes_its_tests_and_goes_away() {
 async fn freight_works_for_roles_that_are_no_superusers_isolated_where_roles_can_be_made() {
     let db = TestDb::empty().await;
     for (right, isolated) in [("nocreaterole", false), ("createrole", true)] {
-        let role = format!("{right}_{}", db.name);
-        db.run(&format!(
-            "create role {role} login nosuperuser {right}; grant create, connect on database {} to {role}",
-            db.name
-        ))
-        .await;
-        let command = || {
-            let mut command = server().rowbeat(&db.name);
-            let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
-            command.env("DATABASE_URL", url);
-            command
-        };
-        finish(command(), &["migrate"], "").ok();
-        let said = finish(command(), &["plugin", "install", "freight", "--test"], "").ok();
+        let login = Login::new(&db, right).await;
+        let role = &login.role;
+        let said = login.install("freight");
         assert_eq!(said.contains("not isolated"), !isolated, "{said}");
-        finish(command(), &["setupcelerybeat"], "").ok();
-        let daemon = Daemon::start(command(), "", &[]).ready().await;
+        finish(login.command(), &["setupcelerybeat"], "").ok();
+        let daemon = Daemon::start(login.command(), "", &[]).ready().await;
         db.run(&format!(
             "set role {role};
              insert into freight.organization (name, scac_code) values ('a', 'a');
@@ -70,7 +60,7 @@ async fn freight_works_for_roles_that_are_no_superusers_isolated_where_roles_can
         db.until("exists (select from freight.alert_event)").await;
         assert_eq!(db.get::<String>("select channel from rowbeat.listening").await, "new_added_rate");
         drop(daemon);
-        finish(command(), &["plugin", "remove", "freight", "--purge", "--cancel-tasks"], "").ok();
+        finish(login.command(), &["plugin", "remove", "freight", "--purge", "--cancel-tasks"], "").ok();
         let left: i64 = db
             .get_with(
                 "select count(*) from pg_roles where rolname = $1",

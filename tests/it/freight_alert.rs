@@ -349,11 +349,12 @@ async fn a_removed_plugin_captures_nothing_and_goes_on_when_it_comes_back() {
     rowbeat(&db, &["plugin", "remove", "freight"]).ok();
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.watch").await, 0);
     db.run(&rate(A, "R00001")).await;
+    db.run(&alert(A, "written meanwhile", "rate", "INSERT", &[])).await;
     rowbeat(&db, &["plugin", "install", "freight"]).ok();
     let _daemon = db.daemon().ready().await;
-    db.until("(select is_captured from freight.active_trigger)").await;
+    db.until("(select count(*) = 2 and bool_and(is_captured) from freight.active_trigger)").await;
     db.run(&rate(A, "R00002")).await;
-    assert_eq!(events(&db).await, 1);
+    assert_eq!(events(&db).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,7 +60,7 @@ impl Gateway {
     }
 
     /// The connections of a daemon that lead here.
-    fn connections(&self, secret: &str) -> String {
+    pub(crate) fn connections(&self, secret: &str) -> String {
         let base = |name: &str| {
             format!(
                 "[connections.{name}]\ntype = \"http\"\nbase_url = \"http://{}/{name}\"\nallow_private_addresses = true\n",

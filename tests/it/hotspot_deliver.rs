@@ -165,6 +165,32 @@ async fn a_refund_and_a_delivery_at_work_exclude_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refund_cancels_the_delivery_that_waits_and_no_other() {
+    let db = hotspot().await;
+    let (one, two) = (paid(&db, "0241111111", TEN).await, paid(&db, "0242222222", TEN).await);
+    for id in [&one, &two] {
+        db.run(&format!("select hotspot.record_payment('{id}', 'SUCCESSFUL', '{id}', null)")).await;
+    }
+    // In its isolation, as the page calls it: by its own role it may cancel its own tasks.
+    db.run(&format!("set role rowbeat_{}_hotspot", db.name)).await;
+    db.run(&refund(&one, "he waited long", false)).await;
+    db.run("reset role").await;
+    let states: Value = db
+        .get("select jsonb_object_agg(payload ->> 'sale', state) from rowbeat.tasks where definition = 'hotspot.deliver_voucher'")
+        .await;
+    assert_eq!((&states[&one], &states[&two]), (&json!("cancelled"), &json!("available")));
+    // One that waits for its next attempt, too.
+    db.run("update rowbeat.task set run_at = now() + interval '1 hour', failures = 1 where definition = 'hotspot.deliver_voucher'")
+        .await;
+    db.run(&refund(&two, "he waited longer", false)).await;
+    assert_eq!(
+        db.get::<i64>("select count(*) from rowbeat.task where definition = 'hotspot.deliver_voucher'").await,
+        0
+    );
+    assert_eq!(db.get::<i64>("select count(*) from hotspot.sale where status = 'refunded'").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_s_own_profile_wins_and_a_wrong_profile_heals() {
     let shop = Shop::open().await;
     shop.gateway.set(json!({ "router": { "profiles": ["3GHS a", "3GHS b", "30GHS c"] } })).await;

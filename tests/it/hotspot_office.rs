@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::cli::{finish, rowbeat};
 use crate::endpoint::Site;
-use crate::harness::{PATIENCE, server};
-use crate::hotspot::{Shop, TEN, hotspot, paid};
+use crate::harness::{Daemon, PATIENCE, TestDb, server};
+use crate::hotspot::{Gateway, Shop, TEN, hotspot, paid};
+use crate::login::Login;
 use crate::postbox::{Identity, Postbox, Security};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,4 +270,22 @@ async fn staff_get_one_mail_of_each_sale_that_waits_for_a_quarter_of_an_hour() {
     );
     let credentials: Vec<String> = shop.db.get("select array[hotspot_username::text, hotspot_password::text] from hotspot.sale where phone_number = '0241234567'").await;
     assert!(credentials.iter().all(|secret| !text.contains(secret)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hotspot_works_also_where_no_roles_can_be_made() {
+    let db = TestDb::empty().await;
+    let login = Login::new(&db, "nocreaterole").await;
+    let said = login.install("hotspot");
+    assert!(said.contains("not isolated"), "{said}");
+    let (gateway, secret) = (Gateway::start(), tempfile::NamedTempFile::new().unwrap());
+    std::fs::write(secret.path(), "sesame").unwrap();
+    let toml = gateway.connections(secret.path().to_str().unwrap());
+    let _daemon = Daemon::start(login.command(), &toml, &[]).ready().await;
+    db.run(&format!("set role {}", login.role)).await;
+    let id = paid(&db, "0241234567", TEN).await;
+    db.run(&format!("select hotspot.record_payment('{id}', 'SUCCESSFUL', 'F1', null)")).await;
+    db.until("(select status = 'delivered' from hotspot.sale)").await;
+    db.until("(select count(*) = 1 from hotspot.sms where sent_at is not null)").await;
+    assert_eq!(gateway.texts("0241234567").await.len(), 1);
 }

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::{finish, rowbeat};
-use crate::harness::{TestDb, server};
+use crate::cli::rowbeat;
+use crate::harness::TestDb;
+use crate::login::Login;
 
 /// A database with invoice and some products: Milk (1) 20.00 at 5 %, Bread (2) 80.00 at 2.50 %.
 pub(crate) async fn invoice() -> TestDb {
@@ -63,22 +64,10 @@ async fn invoice_installs_once_passes_its_tests_and_goes_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invoice_works_also_where_no_roles_can_be_made() {
     let db = TestDb::empty().await;
-    let role = format!("plain_{}", db.name);
-    db.run(&format!(
-        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
-        db.name
-    ))
-    .await;
-    let command = || {
-        let mut command = server().rowbeat(&db.name);
-        let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
-        command.env("DATABASE_URL", url);
-        command
-    };
-    finish(command(), &["migrate"], "").ok();
-    let said = finish(command(), &["plugin", "install", "invoice", "--test"], "").ok();
+    let login = Login::new(&db, "nocreaterole").await;
+    let said = login.install("invoice");
     assert!(said.contains("not isolated"), "{said}");
-    db.run(&format!("set role {role}")).await;
+    db.run(&format!("set role {}", login.role)).await;
     let product = db
         .get("insert into invoice.product (name, code, price, stock) values ('a', 'a', 1, 1) returning id")
         .await;

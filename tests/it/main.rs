@@ -67,6 +67,7 @@ mod invoice_sale;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod limit;
+mod login;
 mod migrate;
 mod plugin;
 mod plugin_address;

@@ -6,6 +6,7 @@ use rowbeat::db::migrate::{self, MigrateError};
 use serde_json::Value;
 
 use crate::harness::{TestDb, server};
+use crate::login::Login;
 
 fn rowbeat(db: &TestDb, arguments: &[&str]) -> Output {
     server().rowbeat(&db.name).args(arguments).output().unwrap()
@@ -109,16 +110,10 @@ async fn a_busy_table_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_is_no_superuser_installs_and_runs_everything() {
     let db = TestDb::empty().await;
-    let role = format!("owner_{}", db.name);
-    db.run(&format!(
-        "create role {role} login nosuperuser nocreaterole nocreatedb; grant create, connect on database {} to {role};
-         create schema shop authorization {role}",
-        db.name
-    ))
-    .await;
-    let mut command = server().rowbeat(&db.name);
-    command.env("DATABASE_URL", server().url(&db.name).replace("user=postgres", &format!("user={role}")));
-    let daemon = crate::harness::Daemon::start(command, "", &[]).ready().await;
+    let login = Login::new(&db, "nocreaterole").await;
+    let role = &login.role;
+    db.run(&format!("create schema shop authorization {role}")).await;
+    let daemon = crate::harness::Daemon::start(login.command(), "", &[]).ready().await;
     db.run(&format!(
         "set role {role};
          create table shop.orders (id bigint primary key);

@@ -1,7 +1,8 @@
 //! What a plugin's functions can reach at run time: their own schema, the tables they declared, and the public functions.
 
 use crate::cli::rowbeat;
-use crate::harness::{Daemon, TestDb, server};
+use crate::harness::{Daemon, TestDb};
+use crate::login::Login;
 use crate::plugin::Folder;
 
 /// Functions that try to break out, each a task; what they try is the payload's `sql`.
@@ -272,22 +273,10 @@ async fn plan_settle_and_conditions_run_as_the_plugin_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_may_create_roles_installs_isolated_and_one_that_may_not_says_so() {
     let db = TestDb::empty().await;
-    let (may, may_not) = (format!("may_{}", db.name), format!("not_{}", db.name));
-    for (role, right, isolated) in [(&may_not, "nocreaterole", false), (&may, "createrole", true)] {
-        db.run(&format!(
-            "create role {role} login nosuperuser {right}; grant create, connect on database {} to {role};
-             drop schema if exists rowbeat cascade; drop schema if exists tally cascade",
-            db.name
-        ))
-        .await;
-        let run = |arguments: &[&str]| {
-            let mut command = server().rowbeat(&db.name);
-            command.env(
-                "DATABASE_URL",
-                server().url(&db.name).replace("user=postgres", &format!("user={role}")),
-            );
-            crate::cli::finish(command, arguments, "")
-        };
+    for (right, isolated) in [("nocreaterole", false), ("createrole", true)] {
+        let login = Login::new(&db, right).await;
+        let role = &login.role;
+        let run = |arguments: &[&str]| crate::cli::finish(login.command(), arguments, "");
         run(&["migrate"]).ok();
         let folder = burglar().append(
             "plugin.toml",
@@ -297,9 +286,7 @@ async fn a_role_that_may_create_roles_installs_isolated_and_one_that_may_not_say
         assert_eq!(said.contains("not isolated"), !isolated, "{said}");
         assert_eq!(run(&["plugin", "list", "--json"]).json()[0]["isolated"], isolated);
         assert_eq!(run(&["status", "--json"]).json()["plugins"][0]["isolated"], isolated);
-        let mut command = server().rowbeat(&db.name);
-        command.env("DATABASE_URL", server().url(&db.name).replace("user=postgres", &format!("user={role}")));
-        let daemon = Daemon::start(command, "", &[]).ready().await;
+        let daemon = Daemon::start(login.command(), "", &[]).ready().await;
         let user = if isolated { format!("rowbeat_{}_tally", db.name) } else { role.clone() };
         assert_eq!(attempt(&db, "select current_user").await.unwrap(), user);
         drop(daemon);

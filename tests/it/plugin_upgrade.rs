@@ -105,3 +105,46 @@ async fn live_tasks_and_other_plugins_are_in_the_way_of_a_removal() {
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.tasks where state = 'cancelled'").await, 2);
     drop(daemon);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_outlives_its_plugin_is_written_and_starts_nothing_until_the_plugin_is_back() {
+    let db = TestDb::new().await;
+    let folder = Folder::bare(
+        "format = 1\nname = \"late\"\nversion = \"1.0.0\"\n[[task]]\nname = \"late.hear\"\nexecutor = \"external\"\nunique_until = \"start\"\n",
+    )
+    .put("migrations/V1__note.sql", "create table late.note (id int primary key)")
+    .put(
+        "functions/note.sql",
+        "create or replace function late.follow() returns trigger language plpgsql as $$
+         begin
+             perform rowbeat.enqueue('late.hear'), rowbeat.enqueue('late.hear', p_unique_key => 'k'),
+                 rowbeat.enqueue('late.hear', p_unique_key => 'for', p_unique_for => '1 hour');
+             perform rowbeat.enqueue_many('[{\"definition\": \"late.hear\"}, {\"definition\": \"late.hear\", \"unique_key\": \"m\"}]');
+             insert into rowbeat.schedule (name, spec, definition) values ('late.daily', '@daily', 'late.hear') on conflict do nothing;
+             insert into rowbeat.watch (name, table_name, definition) values ('late.note', 'late.note', 'late.hear') on conflict do nothing;
+             return null;
+         end $$;
+         create or replace trigger follow after insert on late.note for each row execute function late.follow()",
+    );
+    folder.install(&db).ok();
+    let started = "select array[(select count(*) from rowbeat.task), (select count(*) from rowbeat.schedule), (select count(*) from rowbeat.watch)]";
+    db.run("insert into late.note values (1)").await;
+    assert_eq!(db.get::<Vec<i64>>(started).await, [5, 1, 1]);
+    rowbeat(&db, &["plugin", "remove", "late", "--cancel-tasks"]).ok();
+    db.run("delete from rowbeat.unique_hold; insert into late.note values (2)").await;
+    assert_eq!(db.get::<Vec<i64>>(started).await, [0, 0, 0]);
+    assert_eq!(db.get::<i64>("select count(*) from late.note").await, 2);
+    // Whoever asks for it himself is told; and so is a trigger that asks for what never was a plugin's.
+    assert_eq!(db.refusal("select rowbeat.enqueue('late.hear')").await.0, "RB001");
+    assert_eq!(db.refusal("select rowbeat.schedule('mine', '@daily', 'late.hear')").await.0, "23503");
+    db.run(
+        "create function public.ask() returns trigger language plpgsql as $$ begin perform rowbeat.enqueue('late.other'); return null; end $$;
+         create trigger ask after insert on late.note for each row execute function public.ask()",
+    )
+    .await;
+    assert_eq!(db.refusal("insert into late.note values (3)").await.0, "RB001");
+    db.run("drop trigger ask on late.note").await;
+    folder.install(&db).ok();
+    db.run("insert into late.note values (4)").await;
+    assert_eq!(db.get::<Vec<i64>>(started).await, [5, 1, 1]);
+}

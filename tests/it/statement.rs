@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::{finish, rowbeat};
+use crate::cli::rowbeat;
 use crate::endpoint::Site;
-use crate::harness::{Daemon, TestDb, server};
+use crate::harness::{Daemon, TestDb};
+use crate::login::Login;
 
 /// A database with statement.
 pub(crate) async fn statement() -> TestDb {
@@ -53,28 +54,15 @@ async fn statement_installs_once_passes_its_tests_and_goes_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn statement_works_also_where_no_roles_can_be_made() {
     let db = TestDb::empty().await;
-    let role = format!("teller_{}", db.name);
+    let login = Login::new(&db, "nocreaterole").await;
+    assert!(login.install("statement").contains("not isolated"));
+    let _daemon = Daemon::start(login.command(), "", &[]).ready().await;
     db.run(&format!(
-        "create role {role} login nosuperuser nocreaterole; grant create, connect on database {} to {role}",
-        db.name
-    ))
-    .await;
-    let command = || {
-        let mut command = server().rowbeat(&db.name);
-        let url = server().url(&db.name).replace("user=postgres", &format!("user={role}"));
-        command.env("DATABASE_URL", url);
-        command
-    };
-    finish(command(), &["migrate"], "").ok();
-    assert!(
-        finish(command(), &["plugin", "install", "statement", "--test"], "").ok().contains("not isolated")
-    );
-    let _daemon = Daemon::start(command(), "", &[]).ready().await;
-    db.run(&format!(
-        "set role {role};
+        "set role {};
          insert into statement.transaction (merchant_id, amount, created_at) values ('m', 5, '2024-06-24 08:00Z');
          select statement.create_notification('1', 't', 'b', '[\"sms\"]');
-         reset role"
+         reset role",
+        login.role
     ))
     .await;
     db.until("(select count(*) = 3 from statement.summary) and (select status = 'sent' from statement.notification)").await;
