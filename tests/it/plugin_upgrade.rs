@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::rowbeat;
-use crate::harness::TestDb;
+use crate::cli::{Process, rowbeat};
+use crate::harness::{TestDb, server};
 use crate::plugin::{Folder, everything, unchanged};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,6 +104,25 @@ async fn live_tasks_and_other_plugins_are_in_the_way_of_a_removal() {
     rowbeat(&db, &["plugin", "remove", "tally", "--cancel-tasks", "--purge"]).ok();
     assert_eq!(db.get::<i64>("select count(*) from rowbeat.tasks where state = 'cancelled'").await, 2);
     drop(daemon);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_made_while_a_removal_cancels_is_cancelled_too() {
+    let db = TestDb::new().await;
+    Folder::tally().install(&db).ok();
+    let migration = db.session().await;
+    migration.batch_execute("begin; select pg_advisory_xact_lock(1919907682, 2)").await.unwrap();
+    let mut removal =
+        Process::start(server().rowbeat(&db.name), &["plugin", "remove", "tally", "--cancel-tasks"]);
+    // Nothing lives any more, and it waits to begin.
+    db.until(
+        "exists (select from pg_catalog.pg_locks where locktype = 'advisory' and objid = 2 and not granted)",
+    )
+    .await;
+    db.run("select rowbeat.enqueue('tally.count')").await;
+    migration.batch_execute("commit").await.unwrap();
+    assert_eq!(removal.ended().await.code(), Some(0), "{}", removal.said());
+    assert_eq!(db.get::<i64>("select count(*) from rowbeat.task").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
