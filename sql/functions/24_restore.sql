@@ -249,7 +249,8 @@ create or replace function rowbeat.restore(
     p_backups text[] default null, p_until timestamptz default null, p_include_deleted boolean default false, p_force boolean default false,
     p_document jsonb default null, p_actor text default null, p_dry_run boolean default false
 ) returns table (backup text, inserted bigint, updated bigint, skipped bigint, conflicts bigint, conflict_keys jsonb, unmapped text[])
-language plpgsql volatile set search_path = '' set timezone = 'UTC' set jit = off as $$
+language plpgsql volatile set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set intervalstyle = 'postgres'
+    set bytea_output = 'hex' set datestyle = 'ISO' set jit = off as $$
 declare
     -- Not a setting of the function: those of one's own are for superusers to write there.
     v_origin  text := coalesce(current_setting('rowbeat.origin', true), '');

@@ -25,7 +25,7 @@ use crate::service::Health;
 /// Name of the listener in the health record.
 pub const NAME: &str = "listener";
 const CHANNEL: &str = "rowbeat";
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

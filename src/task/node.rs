@@ -16,7 +16,7 @@ use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::{Db, DbError};
 use crate::service::{Loop, Pass};
 
-const HEARTBEAT: Duration = Duration::from_millis(2500);
+const HEARTBEAT: Duration = Duration::from_secs(3);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Registers this node and keeps its lease.
