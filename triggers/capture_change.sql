@@ -8,7 +8,7 @@
 -- A row is its key: an UPDATE that changes it is the DELETE of one row and the INSERT of another.
 -- How they are fast: one statement that touches each row once, as few expressions outside of it as can be (each is set up
 --   anew in every transaction), and `offset 0`, without which a row's image would be built again for each mention.
--- The same row has the same image whatever the writer's session is set to: hence the settings, two microseconds for all.
+-- The same row has the same image whatever the writer's session is set to: hence the settings, some microseconds for all.
 -- Locks: nothing but the new rows of the log; the doorbell key, shared, without waiting.
 
 -- Where a change comes from: the setting rowbeat.origin, of sessions whose login is a member of the role that owns rowbeat.

@@ -37,11 +37,14 @@ begin
 end $$;
 comment on function rowbeat.ring(text) is 'Wakes sleeping daemons after commit; the topic (task, change) is only a hint.';
 
--- ring, as a part of a condition: true. Called by: fill_task_defaults, where somebody sleeps.
+-- ring, as a part of a condition: true. A transaction rings once, however many rows ask: the setting rowbeat.rung says so to its end, or that of the
+-- savepoint whose NOTIFY it was. Called by: fill_task_defaults, row by row, where somebody sleeps; hence no search_path of its own.
 create or replace function rowbeat.has_rung(p_topic text) returns boolean
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile as $$
 begin
-    perform rowbeat.ring(p_topic);
+    if pg_catalog.current_setting('rowbeat.rung', true) is distinct from p_topic then
+        perform rowbeat.ring(p_topic), pg_catalog.set_config('rowbeat.rung', p_topic, true);
+    end if;
     return true;
 end $$;
 comment on function rowbeat.has_rung(text) is 'Wakes sleeping daemons after commit, as a part of a condition.';

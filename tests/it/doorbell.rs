@@ -31,6 +31,24 @@ async fn nobody_is_notified_unless_somebody_sleeps() {
 }
 
 #[tokio::test]
+async fn a_transaction_rings_once_for_all_its_tasks_and_again_when_a_savepoint_took_that_back() {
+    let db = TestDb::new().await.with_effects().await;
+    let ear = db.session_that_listens().await;
+    let sleeper = db.session().await;
+    sleeper.batch_execute("select pg_advisory_lock(1919907682, 1)").await.unwrap();
+    let writer = db.session().await;
+    let many = "set track_functions = 'pl'; begin;
+        insert into rowbeat.task (definition) select 'add_effect' from generate_series(1, 1000)";
+    writer.batch_execute(many).await.unwrap();
+    let calls = "select pg_stat_get_xact_function_calls('rowbeat.ring(text)'::regprocedure)";
+    assert_eq!(writer.query_one(calls, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let again = "rollback; begin; savepoint s; insert into rowbeat.task (definition) values ('add_effect');
+        rollback to s; insert into rowbeat.task (definition) values ('add_effect'); commit";
+    writer.batch_execute(again).await.unwrap();
+    assert_eq!(ear.heard().await, 1);
+}
+
+#[tokio::test]
 async fn a_sleeping_daemon_starts_a_task_long_before_its_poll() {
     let db = TestDb::new().await.with_effects().await;
     let _daemon = db.daemon_with("[node]\npoll_interval = \"10m\"", &[]).ready().await;

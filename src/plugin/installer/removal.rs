@@ -37,8 +37,9 @@ pub async fn remove(
     session::within(connector, async |session| {
         let begun = Instant::now();
         loop {
-            let again = removal.cancel_tasks && !removal.dry_run && begun.elapsed() < PATIENCE;
-            if removal.cancel_tasks && !removal.dry_run {
+            let cancels = removal.cancel_tasks && !removal.dry_run;
+            let again = cancels && begun.elapsed() < PATIENCE;
+            if cancels {
                 cancel_tasks(session, name, say).await?;
             }
             // A schedule or a watch may have made a task meanwhile.
