@@ -25,6 +25,7 @@ mod input;
 mod openapi;
 mod own;
 mod reply;
+mod sheet;
 
 use self::call::{Call, Caller};
 use self::catalogue::{Catalogue, Declared, Route};

@@ -24,6 +24,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -53,12 +54,14 @@ pub(crate) async fn ask(address: &str, method: &str, path: &str, headers: &[&str
     let _ = stream.write_all(body).await;
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {text:?}"));
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    let body = bytes.split_off(end.unwrap_or_else(|| panic!("{method} {path}: {bytes:?}")) + 4);
+    let head = String::from_utf8(bytes).unwrap().trim_end().to_owned();
     Answer {
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-        head: head.to_owned(),
-        body: body.to_owned(),
+        head,
+        body: String::from_utf8_lossy(&body).into_owned(),
+        bytes: body,
     }
 }
 
@@ -367,10 +370,8 @@ async fn a_page_extends_and_includes_and_takes_lists_of_forms() {
         let page = site.ask("POST", "/desk/page", &form, format!("item[]={wrong}").as_bytes()).await;
         assert_eq!(page.status, 500, "{page:?}");
     }
-    assert!(
-        site.daemon.log().contains("nowhere.html")
-            && site.daemon.log().contains("there is no templates/none.html")
-    );
+    site.daemon.says("nowhere.html").await;
+    site.daemon.says("there is no templates/none.html").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

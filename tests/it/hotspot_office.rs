@@ -1,7 +1,9 @@
 //! The office: dashboard, sales, export, vouchers, logs, mails and the SMS balance.
 
+use std::io::Cursor;
 use std::time::Instant;
 
+use calamine::{Data, Reader, Xlsx};
 use serde_json::{Value, json};
 
 use crate::cli::{finish, rowbeat};
@@ -76,6 +78,33 @@ async fn c16_an_export_has_the_filtered_sales_and_is_on_record() {
     assert_eq!((page["sales"].as_array().unwrap().len(), &page["more"]), (20, &json!(false)));
     let html = site.get("/hotspot/sales/?search=row%20&date=").await.body;
     assert!(html.contains("Row 1<") && html.contains("Later") && !html.contains("Earlier"), "{html}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c16_an_export_for_excel_keeps_names_numbers_and_zeros_as_they_are() {
+    let db = hotspot().await;
+    let site = Site::new(&db, "").await;
+    site.until("GET", "/hotspot/", 200).await;
+    paid(&db, "0242331234", TEN).await;
+    db.run("update hotspot.sale set full_name = '=HYPERLINK(\"x\")', amount = 10.5").await;
+    let form = ["Content-Type: application/x-www-form-urlencoded"];
+    let answer = site.ask("POST", "/hotspot/sales/export", &form, b"format=xlsx&search=HYPER").await;
+    assert_eq!(answer.header("content-disposition"), ["attachment; filename=\"Kaneshi Transactions.xlsx\""]);
+    assert!(answer.header("content-type")[0].ends_with("spreadsheetml.sheet"), "{}", answer.head);
+    let mut book: Xlsx<_> = calamine::open_workbook_from_rs(Cursor::new(answer.bytes)).unwrap();
+    let sheet = book.worksheet_range_at(0).unwrap().unwrap();
+    let rows: Vec<_> = sheet.rows().map(|row| &row[..6]).collect();
+    let text = |text: &str| Data::String(text.to_owned());
+    assert_eq!(rows[0][3], text("Amount(¢)"));
+    assert_eq!(rows[1][..3], [text("=HYPERLINK(\"x\")"), text("0242331234"), text("15GB_(3_days)")]);
+    assert_eq!((rows.len(), &rows[1][3], &rows[1][4]), (2, &Data::Float(10.5), &Data::Empty));
+    assert!(book.worksheet_formula("Sheet1").unwrap().is_empty(), "a customer's name is no formula");
+    let logged: Value = db.get("select to_jsonb(l) - array['id', 'action_time'] from hotspot.log_entry l where action_flag = 'export'").await;
+    assert_eq!(
+        (&logged["object_repr"], &logged["change_message"]),
+        (&json!("Kaneshi Transactions.xlsx"), &json!("1 transactions {\"search\": \"HYPER\"}"))
+    );
+    assert_eq!(site.ask("POST", "/hotspot/sales/export", &form, b"format=ods").await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ create or replace function hotspot.export_rows(p_filters jsonb) returns jsonb la
     with z as materialized (select hotspot.zone() as zone)
     select jsonb_build_array(jsonb_build_array('Full_Name', 'Phone_Number', 'Data_Bundle', 'Amount(¢)', 'Voucher_Code', 'mtnTransactionId', 'Payment_Status',
             'Voucher_Code_Recieved', 'Date_Created', 'created_by'))
-        || coalesce(jsonb_agg(jsonb_build_array(s.full_name, regexp_replace(s.phone_number, '^233', '0'), s.data_label, trim_scale(s.amount)::text, s.voucher_code,
+        || coalesce(jsonb_agg(jsonb_build_array(s.full_name, regexp_replace(s.phone_number, '^233', '0'), s.data_label, trim_scale(s.amount), s.voucher_code,
             s.mtn_transaction_id, s.payment_status, s.voucher_code_received, to_char(s.created_at at time zone z.zone, 'YYYY-MM-DD HH24:MI:SS'),
             coalesce(t.username, regexp_replace(s.phone_number, '^233', '0'))) order by s.created_at, s.id), '[]')
     from z cross join hotspot.find_sales(p_filters, null, 0) s left join hotspot.staff t on t.id = s.created_by
@@ -54,10 +54,15 @@ comment on function hotspot.export_rows(jsonb) is 'The rows of an export.';
 -- An export is on record, so it is no GET.
 create or replace function hotspot.post_export(request jsonb) returns jsonb language plpgsql volatile as $$
 declare
-    v_rows  jsonb := hotspot.export_rows(request -> 'input');
+    v_kind  text := request #>> '{input,format}';
+    v_file  text := 'Kaneshi Transactions.' || v_kind;
+    v_rows  jsonb := hotspot.export_rows((request -> 'input') - 'format');
 begin
-    perform hotspot.add_log(request ->> 'actor', 'export', 'sale', null, 'Kaneshi Transactions.csv', format('%s transactions %s', jsonb_array_length(v_rows) - 1,
-        jsonb_strip_nulls(request -> 'input')));
-    return jsonb_build_object('kind', 'csv', 'body', v_rows, 'headers', '{"content-disposition": "attachment; filename=\"Kaneshi Transactions.csv\""}'::jsonb);
+    if v_kind = 'xlsx' and jsonb_array_length(v_rows) > 1048576 then
+        raise exception 'a sheet of Excel holds 1,048,575 sales and its head: filter them, or take the CSV' using errcode = 'RP400';
+    end if;
+    perform hotspot.add_log(request ->> 'actor', 'export', 'sale', null, v_file, format('%s transactions %s', jsonb_array_length(v_rows) - 1,
+        jsonb_strip_nulls((request -> 'input') - 'format')));
+    return jsonb_build_object('kind', v_kind, 'body', v_rows, 'headers', jsonb_build_object('content-disposition', format('attachment; filename="%s"', v_file)));
 end $$;
 comment on function hotspot.post_export(jsonb) is 'POST /hotspot/sales/export';

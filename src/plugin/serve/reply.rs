@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
+use super::sheet;
 use crate::db::query::DbError;
 use crate::db::sqlstate;
 use crate::executor::template::{self, Escape};
@@ -173,7 +174,12 @@ pub(super) fn of_answer(answer: &Value, pages: &Pages<'_>) -> Result<Reply, Stri
             None => respond_json(status, body),
         },
         "html" => respond(status, "text/html; charset=utf-8", html(answer, pages)?.into_bytes()),
-        "csv" => respond(status, "text/csv; charset=utf-8", csv(body)?.into_bytes()),
+        "csv" => respond(status, "text/csv; charset=utf-8", sheet::csv(body)?.into_bytes()),
+        "xlsx" => {
+            // A million cells take about a second: not on a thread that others wait for.
+            let workbook = tokio::task::block_in_place(|| sheet::workbook(body))?;
+            respond(status, sheet::XLSX, workbook)
+        }
         "redirect" => {
             let location = answer["location"].as_str().ok_or("a redirect has no location")?;
             let mut reply = respond(status, "text/plain; charset=utf-8", Vec::new());
@@ -181,7 +187,7 @@ pub(super) fn of_answer(answer: &Value, pages: &Pages<'_>) -> Result<Reply, Stri
             reply.headers_mut().insert(header::LOCATION, value);
             reply
         }
-        other => return Err(format!("there is no kind {other}: json, html, csv, redirect")),
+        other => return Err(format!("there is no kind {other}: json, html, csv, xlsx, redirect")),
     };
     for (name, value) in answer["headers"].as_object().into_iter().flatten() {
         let header = HeaderName::try_from(name).ok().zip(value.as_str().and_then(|it| it.parse().ok()));
@@ -210,32 +216,6 @@ fn html(answer: &Value, pages: &Pages<'_>) -> Result<String, String> {
         }
         (None, None) => Err("html has neither a template nor a body".to_owned()),
     }
-}
-
-/// A text as it is, or rows.
-fn csv(body: &Value) -> Result<String, String> {
-    if let Some(text) = body.as_str() {
-        return Ok(text.to_owned());
-    }
-    let rows = body.as_array().ok_or("the body of csv is a text, or a list of rows")?;
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.as_array().ok_or("a row of csv is a list")?.iter().map(|cell| {
-            let cell = match cell {
-                Value::Null => String::new(),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            if cell.contains([',', '"', '\n', '\r']) {
-                format!("\"{}\"", cell.replace('"', "\"\""))
-            } else {
-                cell
-            }
-        });
-        text.push_str(&cells.collect::<Vec<_>>().join(","));
-        text.push_str("\r\n");
-    }
-    Ok(text)
 }
 
 /// A cookie: its value, null to take it away, or `{"value", "max_age", "path", "same_site", "secure", "http_only"}`.
@@ -279,11 +259,5 @@ mod tests {
         let loose = json!({ "value": "x", "path": "/shop", "same_site": "Strict", "secure": true, "max_age": 60, "http_only": false });
         assert_eq!(header(loose).unwrap(), "sid=x; Path=/shop; SameSite=Strict; Secure; Max-Age=60");
         assert!(header(json!("a;b")).is_err() && header(json!("a\r\nb")).is_err());
-    }
-
-    #[test]
-    fn rows_become_csv() {
-        let text = csv(&json!([["a", "b,c"], [1, null], ["say \"hi\"", true]])).unwrap();
-        assert_eq!(text, "a,\"b,c\"\r\n1,\r\n\"say \"\"hi\"\"\",true\r\n");
     }
 }
