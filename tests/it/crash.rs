@@ -54,7 +54,7 @@ async fn a_killed_nodes_task_runs_again_on_another_within_thirty_seconds() {
     let killed = Instant::now();
     db.until("select state = 'completed' and attempt = 2 from rowbeat.tasks").await;
     assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
-    assert!(other.log().contains("took over the tasks of lost nodes"));
+    other.says("took over the tasks of lost nodes").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -282,7 +282,7 @@ async fn what_a_function_raises_becomes_a_status_and_gives_nothing_away() {
     let later = site.post("/api/desk/notes", &json!({ "text": "refused at commit" })).await;
     assert_eq!((later.status, later.json()["error"].as_str()), (409, Some("refused in the end")));
     assert_eq!(db.get::<i64>("select count(*) from desk.note").await, 1, "all or nothing");
-    assert!(site.daemon.log().contains("no such thing"), "the log says what");
+    site.daemon.says("no such thing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

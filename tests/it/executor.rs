@@ -75,7 +75,7 @@ async fn failures_of_programs_are_kept_and_only_allowed_programs_run() {
         db.get::<String>("select state || attempt from rowbeat.tasks where definition = 'other'").await,
         "available0"
     );
-    assert!(daemon.log().contains("leaves them to others"));
+    daemon.says("leaves them to others").await;
 }
 
 #[tokio::test]

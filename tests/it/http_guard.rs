@@ -110,7 +110,7 @@ async fn private_addresses_slow_servers_and_missing_connections_are_said_plainly
     }
     let untouched: Vec<String> = db.get("select array_agg(definition order by definition) from rowbeat.tasks where state || attempt = 'available0'").await;
     assert_eq!(untouched, ["abroad", "foreign"], "others may perform them");
-    assert!(daemon.log().contains("leaves them to others"));
+    daemon.says("leaves them to others").await;
     let (state, constraint) =
         db.refusal("insert into rowbeat.task_definition (name, executor) values ('nowhere', 'smtp')").await;
     assert!(state == "23514" && constraint.contains("task_definition_connection_named"), "{constraint}");

@@ -56,7 +56,7 @@ async fn start_refuses_an_older_schema_and_migrate_mends_it() {
     .await;
     let mut daemon = db.daemon();
     assert_eq!(daemon.ended().await.code(), Some(78));
-    assert!(daemon.log().contains("rowbeat migrate"), "{}", daemon.log());
+    daemon.says("rowbeat migrate").await;
     assert_eq!(db.get::<String>("select rowbeat.cancel(1)").await, "old", "start changes nothing");
     let planned = rowbeat(&db, &["migrate", "--plan", "--json"]);
     let plan: Value = serde_json::from_slice(&planned.stdout).unwrap();

@@ -153,7 +153,7 @@ async fn a_server_without_starttls_a_stranger_and_a_refused_login_are_retried() 
     assert!(errors["stranger"]["message"].as_str().unwrap().contains("certificate"), "{errors}");
     assert_eq!(errors["locked"]["code"], 535, "{errors}");
     assert!(plain.mails().is_empty() && stranger.mails().is_empty() && locked.mails().is_empty());
-    assert!(daemon.log().contains("password is sent without encryption"), "{}", daemon.log());
+    daemon.says("password is sent without encryption").await;
 }
 
 #[tokio::test]
