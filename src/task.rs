@@ -63,6 +63,21 @@ impl ExecutorKind {
 /// For sql definitions, by name: which revision this statement runs, and the statement.
 pub type SqlStatements = HashMap<String, (i64, Arc<str>)>;
 
+/// What a node needs to know of a definition.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its name.
+    pub name: String,
+    /// Its executor, also one that this node does not know.
+    pub executor: String,
+    /// The program or connection that its effect names.
+    pub named: Option<String>,
+    /// Which revision this is.
+    pub revision: i64,
+    /// Of a plain sql definition: what runs a task of this revision.
+    pub statement: Option<Arc<str>>,
+}
+
 /// A task that this node has claimed: it and its attempt number fence every later write.
 #[derive(Debug, Clone)]
 pub struct ClaimedTask {

@@ -117,5 +117,7 @@ async fn prepare(server: &Server) -> Client {
         )
         .await
         .unwrap();
+    // As autovacuum does within a minute.
+    client.batch_execute("analyze rowbeat.capture").await.unwrap();
     client
 }

@@ -74,15 +74,12 @@ select rowbeat.check_features() as changed
 -- name: release_orphans
 select rowbeat.release_orphans() + rowbeat.rescue_forgotten() as released
 
--- name: foreign_definitions
--- Definitions whose tasks a node can only perform when it has what they name: handlers, programs and connections.
-select d.name, d.executor, d.effect ->> case d.executor when 'exec' then 'program' else 'connection' end as named
-from rowbeat.task_definition d where d.executor <> 'sql'
-
--- name: sql_statements
--- The statements of plain sql definitions.
-select d.name, d.xmin::text::bigint as revision, s.statement from rowbeat.task_definition d cross join lateral rowbeat.sql_statement(d) s (statement)
-where d.executor = 'sql' and s.statement is not null
+-- name: definitions
+-- What a node needs to know of each definition: what it names, which the node may lack (handler, program, connection); of a plain sql one its
+-- statement.
+select d.name, d.executor, d.effect ->> case d.executor when 'exec' then 'program' else 'connection' end as named, d.xmin::text::bigint as revision,
+    rowbeat.sql_statement(d) as statement
+from rowbeat.task_definition d
 
 -- name: enqueue
 -- $1 definition · $2 payload · $3 run at · $4 queue · $5 priority · $6 max attempts · $7 unique key · $8 serial key

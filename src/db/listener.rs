@@ -25,7 +25,7 @@ use crate::service::Health;
 /// Name of the listener in the health record.
 pub const NAME: &str = "listener";
 const CHANNEL: &str = "rowbeat";
-const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

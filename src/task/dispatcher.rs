@@ -20,7 +20,7 @@ use super::cursor::{Cursor, Look};
 use super::pace::{PATIENCE, Pace};
 use super::running::{Running, Ticket};
 use super::store::Claim;
-use super::{ClaimedTask, ExecutorKind, Node, Outcome};
+use super::{ClaimedTask, Definition, ExecutorKind, Node, Outcome, SqlStatements};
 use crate::db::doorbell::{Bell, Topic};
 use crate::db::query::DbError;
 use crate::service::{Crew, Loop, Pass};
@@ -336,16 +336,20 @@ impl Loop for DefinitionReader {
 
     async fn run_once(&mut self) -> Result<Pass, DbError> {
         self.runner.store.check_features().await?;
-        self.runner.sql.statements().replace(self.runner.store.sql_statements().await?);
-        let mut names = Vec::new();
-        for (name, executor, named) in self.runner.store.foreign_definitions().await? {
+        let (mut names, mut statements) = (Vec::new(), SqlStatements::new());
+        for Definition { name, executor, named, revision, statement } in
+            self.runner.store.definitions().await?
+        {
             // A node never claims what it does not know.
             let known = ExecutorKind::from_name(&executor);
             let can = |kind| self.runner.executors.can_perform(&name, kind, named.as_deref());
             if !known.is_some_and(can) {
                 names.push(name);
+            } else if let Some(statement) = statement {
+                statements.insert(name, (revision, statement));
             }
         }
+        self.runner.sql.statements().replace(statements);
         names.sort();
         if self.except.replace(names.clone()) {
             if !names.is_empty() {

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 
 use super::cursor::Places;
 use super::running::Ticket;
-use super::{ClaimedTask, ExecutorKind, Outcome, SqlStatements};
+use super::{ClaimedTask, Definition, ExecutorKind, Outcome};
 use crate::db::query::{Db, DbError};
 use crate::db::sqlstate;
 use crate::executor::Effect;
@@ -194,16 +194,6 @@ impl Store {
         }
     }
 
-    /// The statements of plain sql definitions, by definition and revision.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn sql_statements(&self) -> Result<SqlStatements, DbError> {
-        let rows = self.db.rows("task.sql_statements", &[]).await?;
-        let statement = |row: &Row| (row.get("revision"), Arc::from(row.get::<_, &str>("statement")));
-        Ok(rows.iter().map(|row| (row.get("name"), statement(row))).collect())
-    }
-
     /// Asks the conditions of all features.
     ///
     /// # Errors
@@ -294,13 +284,20 @@ impl Store {
         Ok(rows.iter().map(|row| row.get("id")).collect())
     }
 
-    /// The definitions whose tasks need a handler, a program or a connection: name, executor, and what its effect names.
+    /// All definitions, as far as a node needs to know them.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn foreign_definitions(&self) -> Result<Vec<(String, String, Option<String>)>, DbError> {
-        let rows = self.db.rows("task.foreign_definitions", &[]).await?;
-        Ok(rows.iter().map(|row| (row.get("name"), row.get("executor"), row.get("named"))).collect())
+    pub async fn definitions(&self) -> Result<Vec<Definition>, DbError> {
+        let rows = self.db.rows("task.definitions", &[]).await?;
+        let definition = |row: &Row| Definition {
+            name: row.get("name"),
+            executor: row.get("executor"),
+            named: row.get("named"),
+            revision: row.get("revision"),
+            statement: row.get::<_, Option<&str>>("statement").map(Arc::from),
+        };
+        Ok(rows.iter().map(definition).collect())
     }
 }
 
