@@ -89,7 +89,7 @@ begin
         return null;
     end if;
     if p_definition.keep = 'all' then
-        select case when f.prorettype = 'void'::regtype or p_definition.redact then 'null' else 'to_jsonb(called.value)' end
+        select case when f.prorettype = 'void'::regtype or p_definition.redact then 'null' else 'to_jsonb(done.value)' end
         into v_result from pg_catalog.pg_proc f where f.oid = v_function;
         v_kept := format($statement$, kept as (
             insert into rowbeat.finished_task (slot, id, definition, payload, queue, priority, cause, state, outcome, result, attempt, failures,
@@ -98,7 +98,7 @@ begin
                 done.priority, done.cause, 'completed', 'done', %3$s, done.attempt, done.failures,
                 done.max_attempts, done.timeout, done.unique_key, done.serial_key, done.claimed_by, done.created_at, done.run_at, done.claimed_at,
                 n.at, n.today + %1$s, %4$L
-            from done cross join called
+            from done
             cross join (select now_.at, (now_.at at time zone 'UTC')::date as today from (select rowbeat.now_() as at) now_) n
             returning 1
         )$statement$, p_definition.keep_days, case when p_definition.redact then $empty$'{}'$empty$ else 'done.payload' end, v_result,
@@ -106,18 +106,20 @@ begin
         v_after := ' cross join (select count(*) from kept) recorded';
     end if;
     return format($statement$
-        with called as materialized (
-            select set_config('rowbeat.task_id', t.id::text, true), set_config('rowbeat.attempt', t.attempt::text, true),
-                set_config('rowbeat.cause', coalesce(t.cause::text, ''), true), %1$s(t.payload) as value
-            from rowbeat.task t where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running'
-        ), done as (
+        with done as (
             delete from rowbeat.task t
-            where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running' and exists (select from called)
-            returning t.*
+            using (
+                select r.id, set_config('rowbeat.task_id', r.id::text, true), set_config('rowbeat.attempt', r.attempt::text, true),
+                    case when r.cause is not null then set_config('rowbeat.cause', r.cause::text, true) end, %1$s(r.payload) as value
+                from rowbeat.task r where r.id = $1 and r.attempt = $2 and r.claimed_by = $3 and r.state = 'running' offset 0
+            ) called
+            where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running'
+            returning %4$s
         )%2$s
         select case when done.id is null then rowbeat.refuse_stale($1, $2) end, case when done.slots then rowbeat.release_slots($1) end,
             case when done.serial_key is not null then rowbeat.release_serial($1, done.serial_key) end, pg_advisory_unlock_all()
-        from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after);
+        from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after,
+        case when v_kept = '' then 't.id, t.slots, t.serial_key, called.value' else 't.*, called.value' end);
 exception when sqlstate 'RB002' or sqlstate 'RB005' then
     return null;
 end $$;

@@ -150,3 +150,10 @@ from rowbeat.plugin_setting s where s.plugin = $1 order by s.name
 -- name: set
 -- $1 plugin · $2 setting · $3 value or null for the default: whether there is such a setting.
 update rowbeat.plugin_setting s set value = $3 where s.plugin = $1 and s.name = $2 returning s.type
+
+-- name: begin_baselines
+-- $1 plugin. The first rows of what it backs up have images from the start; of small tables all.
+select rowbeat.continue_baseline(b.name) as read
+from rowbeat.backup b
+join rowbeat.backup_source s on s.id = b.source
+where s.schema_name = $1 and b.baselined_at is null

@@ -224,6 +224,9 @@ impl<'a> Work<'a> {
             return Err(self.give_up(Problem::of_file("functions", sqlstate::describe(&error))));
         }
         self.parts().await?;
+        if self.problems.is_empty() {
+            self.session.rows("plugin.begin_baselines", &[&name]).await?;
+        }
         if options.test && self.problems.is_empty() {
             self.tests(role.as_deref()).await?;
         }

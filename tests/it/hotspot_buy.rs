@@ -312,9 +312,10 @@ async fn a_pending_payment_is_asked_for_every_five_seconds_then_minutes_and_for_
     );
     assert_eq!(settle("25 hours", pending).await, json!({ "status": "failed" }));
     assert_eq!(db.get::<String>("select last_error from hotspot.sale").await, "timeout");
-    assert_eq!(settle("1 minute", json!({ "status": 404, "body": {} })).await, json!({ "status": "failed" }));
-    db.run("update hotspot.sale set status = 'requested'").await;
     let missing = json!({ "status": 404, "body": {} });
+    assert_eq!(settle("11 minutes", missing.clone()).await, json!({ "snooze": 300 }), "it took the request");
+    assert_eq!(settle("25 hours", missing.clone()).await, json!({ "status": "failed" }));
+    db.run("update hotspot.sale set status = 'requested'").await;
     assert_eq!(
         settle("1 minute", missing.clone()).await,
         json!({ "snooze": 5 }),

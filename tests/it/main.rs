@@ -57,6 +57,7 @@ mod hotspot_backup;
 mod hotspot_buy;
 mod hotspot_checkout;
 mod hotspot_deliver;
+mod hotspot_edges;
 mod hotspot_office;
 mod http;
 mod http_guard;

@@ -19,10 +19,16 @@ create or replace function hotspot.is_restoring() returns boolean language sql s
 $$;
 comment on function hotspot.is_restoring() is 'Whether the rows that are written come from the backup.';
 
-create or replace function hotspot.zone() returns text language sql stable as $$
-    select coalesce(rowbeat.read_setting('hotspot', 'zone'), 'Africa/Accra')
-$$;
-comment on function hotspot.zone() is 'The zone whose days count.';
+create or replace function hotspot.zone() returns text language plpgsql stable as $$
+declare
+    v_zone  text := coalesce(rowbeat.read_setting('hotspot', 'zone'), 'Africa/Accra');
+begin
+    perform now() at time zone v_zone;
+    return v_zone;
+exception when invalid_parameter_value then
+    return 'Africa/Accra';
+end $$;
+comment on function hotspot.zone() is 'The zone whose days count; of one that the server does not know, Ghana''s.';
 
 -- Promises: created_at is set once, updated_at is the time of the last change. Rows of a recovery keep theirs.
 create or replace function hotspot.touch() returns trigger language plpgsql as $$

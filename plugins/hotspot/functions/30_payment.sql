@@ -12,10 +12,19 @@ create or replace function hotspot.payer(p_phone_number text) returns text langu
 $$;
 comment on function hotspot.payer(text) is 'A phone number with the country''s code.';
 
--- What the gateway says of a number: {"result": true}, or just true.
-create or replace function hotspot.is_account(p_response jsonb) returns boolean language sql immutable as $$
-    select p_response ->> 'status' <> '404' and coalesce(lower(coalesce(p_response #>> '{body,result}', p_response ->> 'body')) = 'true', false)
-$$;
+-- What the gateway says of a number: {"result": true}, or just true; 404: it knows no such number. Anything else is no answer (a page of a proxy), and
+-- raised: the request is tried again. SQLSTATEs: RP409.
+create or replace function hotspot.is_account(p_response jsonb) returns boolean language plpgsql immutable as $$
+declare
+    v_said  text := lower(coalesce(p_response #>> '{body,result}', p_response ->> 'body'));
+begin
+    if p_response ->> 'status' = '404' then
+        return false;
+    elsif v_said is null or v_said not in ('true', 'false') then
+        perform hotspot.refuse('RP409', 'The gateway did not say whether the number is active.');
+    end if;
+    return v_said = 'true';
+end $$;
 comment on function hotspot.is_account(jsonb) is 'Whether a number is registered and active.';
 
 -- First whether the number has an account, then the request. The reference was stored with the sale, so a request that is repeated is answered
@@ -33,22 +42,28 @@ create or replace function hotspot.plan_request(task jsonb, responses jsonb[]) r
 $$;
 comment on function hotspot.plan_request(jsonb, jsonb[]) is 'Plans the request for a payment.';
 
--- Promises: pending, and polled, when the gateway took the request; failed when there is nobody to pay or it was refused; else requested as before,
---   and the reconciliation finds out. Locks: the sale.
+-- Promises: pending, and polled, when the gateway took the request; failed when there is nobody to pay or it was refused, and no earlier attempt can
+--   have reached the gateway; else requested as before, and the reconciliation finds out. That none has is known while each failed before it
+--   asked, which stands in last_error. Locks: the sale.
 create or replace function hotspot.settle_request(task jsonb, outcome jsonb, responses jsonb[]) returns jsonb language plpgsql volatile as $$
 declare
-    v_sale   hotspot.sale;
-    v_error  text := outcome #>> '{error,message}';
+    v_sale    hotspot.sale;
+    v_error   text := coalesce(outcome #>> '{error,message}', outcome ->> 'outcome');
+    v_before  constant text := 'Not asked for money yet: ';
+    v_first   boolean;
 begin
     select * into v_sale from hotspot.sale s where s.id = hotspot.sale_of(task) for update;
+    v_first := (task ->> 'attempt')::integer = 1 or coalesce(starts_with(v_sale.last_error, v_before), false);
     if v_sale.status in ('requested', 'failed') and outcome ->> 'outcome' = 'done' and cardinality(responses) = 2 then
         update hotspot.sale s set status = 'pending', last_error = null where s.id = v_sale.id;
         perform rowbeat.enqueue('hotspot.poll_payment', jsonb_build_object('sale', v_sale.id), p_unique_key => v_sale.id::text);
-    elsif v_sale.status = 'requested' and outcome ->> 'outcome' = 'done' and cardinality(responses) = 1 then
+    elsif v_sale.status = 'requested' and outcome ->> 'outcome' = 'done' and cardinality(responses) = 1 and v_first then
         update hotspot.sale s set status = 'failed', last_error = hotspot.payer(s.phone_number) || ' is neither registered nor active' where s.id = v_sale.id;
+    elsif v_sale.status = 'requested' and outcome ->> 'outcome' = 'rejected' and v_first then
+        update hotspot.sale s set status = 'failed', last_error = v_error where s.id = v_sale.id;
     elsif v_sale.status = 'requested' and outcome ->> 'outcome' <> 'done' then
-        update hotspot.sale s set last_error = coalesce(v_error, outcome ->> 'outcome'),
-            status = case when outcome ->> 'outcome' = 'rejected' then 'failed' else s.status end where s.id = v_sale.id;
+        update hotspot.sale s set last_error = case when v_first and coalesce(cardinality(responses), 0) = 0 and outcome ->> 'outcome' = 'failed'
+            then v_before || v_error else v_error end where s.id = v_sale.id;
     end if;
     return (select jsonb_build_object('status', s.status) from hotspot.sale s where s.id = v_sale.id);
 end $$;
@@ -69,12 +84,13 @@ comment on function hotspot.plan_poll(jsonb, jsonb[]) is 'Plans a look at a paym
 
 -- Promises: what the gateway says is recorded; while it says nothing final the task is put off: 5 seconds, after ten minutes 5 minutes, and after a
 --   day the sale has failed. A request that the gateway does not know may still be on its way: while its
---   task lives, and for ten minutes.
+--   task lives, and for ten minutes. One that it took (pending) it has not forgotten: that is no answer.
 create or replace function hotspot.settle_poll(task jsonb, outcome jsonb, responses jsonb[]) returns jsonb language plpgsql volatile as $$
 declare
     v_sale    hotspot.sale;
     v_reply   jsonb := responses[cardinality(responses)];
-    v_status  text := upper(v_reply #>> '{body,status}');
+    v_unknown boolean := coalesce(v_reply ->> 'status' = '404', false);
+    v_status  text := case when not v_unknown then upper(v_reply #>> '{body,status}') end;
     v_reason  text := coalesce(v_reply #>> '{body,reason,message}', v_reply #>> '{body,reason,code}', v_reply #>> '{body,reason}', v_reply #>> '{body,message}');
     v_age     interval;
 begin
@@ -86,9 +102,9 @@ begin
         update hotspot.sale s set last_error = coalesce(outcome #>> '{error,message}', outcome ->> 'outcome')
         where s.id = v_sale.id and s.status in ('requested', 'pending') and outcome ->> 'outcome' <> 'done';
         return null;
-    elsif v_reply ->> 'status' = '404' and v_sale.status = 'requested' and (v_age < interval '10 minutes' or hotspot.is_being_requested(v_sale.id)) then
+    elsif v_unknown and v_sale.status = 'requested' and (v_age < interval '10 minutes' or hotspot.is_being_requested(v_sale.id)) then
         return jsonb_build_object('snooze', 5);
-    elsif v_reply ->> 'status' = '404' then
+    elsif v_unknown and v_sale.status <> 'pending' then
         return jsonb_build_object('status', hotspot.record_payment(v_sale.id, 'FAILED', null, coalesce(v_reason, 'The gateway knows no such payment.')));
     elsif coalesce(v_status, 'PENDING') <> 'PENDING' then
         return jsonb_build_object('status', hotspot.record_payment(v_sale.id, v_status, v_reply #>> '{body,financialTransactionId}', v_reason));
@@ -107,6 +123,7 @@ create or replace function hotspot.record_payment(p_sale_id uuid, p_status text,
 declare
     v_sale    hotspot.sale;
     v_status  text := coalesce(upper(p_status), '');
+    v_id      text := nullif(trim(p_financial_id), '');
 begin
     select * into v_sale from hotspot.sale s where s.id = p_sale_id for update;
     if not found then
@@ -115,11 +132,11 @@ begin
         return v_sale.status;
     elsif v_status like 'SUCCESS%' then
         begin
-            update hotspot.sale s set status = 'paid', paid_at = rowbeat.now_(), mtn_transaction_id = left(p_financial_id, 40), last_error = null where s.id = p_sale_id;
+            update hotspot.sale s set status = 'paid', paid_at = rowbeat.now_(), mtn_transaction_id = left(v_id, 40), last_error = null where s.id = p_sale_id;
         exception when unique_violation then
-            if v_sale.last_error is distinct from hotspot.foreign_id(p_financial_id) then
-                update hotspot.sale s set last_error = hotspot.foreign_id(p_financial_id) where s.id = p_sale_id;
-                perform hotspot.add_log('gateway', 'change', 'sale', p_sale_id::text, v_sale.full_name, hotspot.foreign_id(p_financial_id));
+            if v_sale.last_error is distinct from hotspot.foreign_id(v_id) then
+                update hotspot.sale s set last_error = hotspot.foreign_id(v_id) where s.id = p_sale_id;
+                perform hotspot.add_log('gateway', 'change', 'sale', p_sale_id::text, v_sale.full_name, hotspot.foreign_id(v_id));
             end if;
             return v_sale.status;
         end;
@@ -138,13 +155,16 @@ create or replace function hotspot.foreign_id(p_financial_id text) returns text 
 $$;
 comment on function hotspot.foreign_id(text) is 'What is said of a payment that pays another sale.';
 
--- Promises: the sales whose payment is open and that have no live task are polled. A live poll holds the sale's unique key.
--- Called by: the task hotspot.reconcile_payments, every 5 minutes.
-create or replace function hotspot.reconcile_payments(payload jsonb) returns jsonb language sql volatile as $$
-    select jsonb_build_object('polled', count(rowbeat.enqueue('hotspot.poll_payment', jsonb_build_object('sale', s.id), p_unique_key => s.id::text)))
-    from (select s.id from hotspot.sale s
-        where s.status = 'pending' or s.status = 'requested' and not hotspot.is_being_requested(s.id) order by s.created_at) s
-$$;
+-- Promises: the sales whose payment is open and that have no live task are polled. A live poll holds the sale's unique key. The dashboard has the
+--   days of today, also when nothing was sold yet. Called by: the task hotspot.reconcile_payments, every 5 minutes.
+create or replace function hotspot.reconcile_payments(payload jsonb) returns jsonb language plpgsql volatile as $$
+begin
+    perform hotspot.refresh_dashboard() from hotspot.dashboard d
+    where (d.payload #>> '{days,-1,day}', d.payload ->> 'zone') is distinct from (((rowbeat.now_() at time zone hotspot.zone())::date)::text, hotspot.zone());
+    return (select jsonb_build_object('polled', count(rowbeat.enqueue('hotspot.poll_payment', jsonb_build_object('sale', s.id), p_unique_key => s.id::text)))
+        from (select s.id from hotspot.sale s
+            where s.status = 'pending' or s.status = 'requested' and not hotspot.is_being_requested(s.id) order by s.created_at) s);
+end $$;
 comment on function hotspot.reconcile_payments(jsonb) is 'Polls every open payment.';
 
 -- Those of the texts that are UUIDs.

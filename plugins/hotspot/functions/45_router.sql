@@ -62,9 +62,11 @@ declare
     v_list      jsonb := jsonb_build_object('method', 'GET', 'path', '/user-manager/user-profile',
         'secret', '["request"]'::jsonb, 'query', jsonb_build_object('user', p_sale.hotspot_username, '.proplist', '.id,profile,state'));
     v_effect    jsonb;
+    -- A refusal passes as well: a router that is being set up has no profile yet, or another password.
+    v_to        constant jsonb := '{"connection": "router", "retry": [400, 401, 403, 404, 405, 406, 409, 422]}';
 begin
     if v_lists = 0 or v_more < 0 and v_lists <= p_failures then
-        return jsonb_build_object('connection', 'router', 'method', 'GET', 'path', '/user-manager/profile', 'query', jsonb_build_object('.proplist', 'name'));
+        return v_to || jsonb_build_object('method', 'GET', 'path', '/user-manager/profile', 'query', jsonb_build_object('.proplist', 'name'));
     end if;
     v_profile := hotspot.choose_profile(p_sale, hotspot.names(p_responses[v_lists]));
     v_assigned := hotspot.assignment(p_responses[v_lists + case when v_more >= 3 then 4 else 2 end], v_profile);
@@ -93,7 +95,7 @@ begin
         v_effect := jsonb_build_object('method', 'GET', 'path', '/user-manager/user', 'secret', '["request"]'::jsonb, 'query', jsonb_build_object(
             'name', p_sale.hotspot_username, 'password', p_sale.hotspot_password, '.proplist', '.id,shared-users,disabled'));
     end if;
-    return v_effect || '{"connection": "router"}';
+    return v_to || v_effect;
 end $$;
 comment on function hotspot.plan_router(hotspot.sale, jsonb[], integer) is 'The next step of a delivery by the router.';
 

@@ -11,7 +11,7 @@ comment on function hotspot.cells(text, text) is 'The cells of a line of CSV.';
 -- The rows of a list with the columns Login, Password and Uptime Limit, in any order, by commas or semicolons. SQLSTATEs: RP400.
 create or replace function hotspot.read_list(p_content text) returns table (line bigint, login text, secret text, uptime text) language plpgsql immutable as $$
 declare
-    v_lines      text[] := string_to_array(translate(ltrim(p_content, chr(65279)), E'\r', ''), E'\n');
+    v_lines      text[] := string_to_array(regexp_replace(ltrim(p_content, chr(65279)), E'\r\n?', E'\n', 'g'), E'\n');
     v_separator  text := case when strpos(v_lines[1], ';') > 0 and strpos(v_lines[1], ',') = 0 then ';' else ',' end;
     v_head       text[] := array(select lower(trim(c)) from unnest(hotspot.cells(v_lines[1], v_separator)) c);
     v_login      integer := array_position(v_head, 'login');
@@ -23,7 +23,7 @@ begin
     end if;
     return query select l.n + 1, coalesce(trim(r.c[v_login]), ''), coalesce(trim(r.c[v_secret]), ''), nullif(trim(r.c[v_uptime]), '')
     from unnest(v_lines[2:]) with ordinality l (line, n) cross join lateral (select hotspot.cells(l.line, v_separator) as c) r
-    where trim(l.line) <> '';
+    where translate(l.line, v_separator || E'" \t', '') <> '';
 end $$;
 comment on function hotspot.read_list(text) is 'The rows of a list of vouchers.';
 

@@ -6,7 +6,7 @@
 create or replace function hotspot.refund(p_sale_id uuid, p_reason text, p_actor text, p_override boolean default false) returns void language plpgsql volatile as $$
 declare
     v_sale    hotspot.sale;
-    v_reason  text := trim(coalesce(p_reason, ''));
+    v_reason  text := regexp_replace(coalesce(p_reason, ''), '^\s+|\s+$', '', 'g');
 begin
     select * into v_sale from hotspot.sale s where s.id = p_sale_id for update;
     if v_reason = '' then

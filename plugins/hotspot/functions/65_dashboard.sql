@@ -13,7 +13,7 @@ begin
             count(*) filter (where s.payment_status and not s.voucher_code_received and s.status <> 'refunded') as waiting
         from hotspot.sale s group by 1, 2
     )
-    select jsonb_build_object(
+    select jsonb_build_object('zone', v_zone,
         'sales', coalesce(sum(f.sales), 0), 'paid', coalesce(sum(f.paid), 0), 'revenue', coalesce(sum(f.revenue), 0), 'pending_refunds', coalesce(sum(f.waiting), 0),
         'unclaimed_vouchers', (select count(*) from hotspot.voucher v where not v.claimed),
         'bundles', (select coalesce(jsonb_agg(jsonb_build_object('bundle', b.bundle_code, 'sales', b.sales, 'revenue', b.revenue,

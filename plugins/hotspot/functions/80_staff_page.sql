@@ -1,7 +1,8 @@
 -- The staff's pages. The daemon lets operators in only; who it is stands in the log.
 
 create or replace function hotspot.dashboard_body() returns jsonb language sql stable as $$
-    select d.payload || jsonb_build_object('computed_at', d.computed_at) from hotspot.dashboard d
+    select d.payload || jsonb_build_object('computed_at', d.computed_at, 'as_of', to_char(d.computed_at at time zone hotspot.zone(), 'YYYY-MM-DD HH24:MI:SS'))
+    from hotspot.dashboard d
 $$;
 comment on function hotspot.dashboard_body() is 'The dashboard''s one row.';
 
@@ -27,8 +28,12 @@ $$;
 comment on function hotspot.get_sales(jsonb) is 'GET /hotspot/sales/';
 
 create or replace function hotspot.get_refunds(request jsonb) returns jsonb language sql stable as $$
-    select hotspot.page('staff.html', 'refunds', jsonb_build_object('sales', (select coalesce(jsonb_agg(to_jsonb(r) || jsonb_build_object('age', r.age::text)), '[]')
-        from (select * from hotspot.refundable limit 500) r)))
+    select hotspot.page('staff.html', 'refunds', jsonb_build_object('number', p.page, 'more', count(r.id) > 100,
+        'sales', coalesce(jsonb_agg(to_jsonb(r) || jsonb_build_object('age', r.age::text,
+            'local_paid_at', to_char(r.paid_at at time zone p.zone, 'YYYY-MM-DD HH24:MI:SS')) order by r.n) filter (where r.n <= 100), '[]')))
+    from (select greatest(coalesce((request #>> '{input,page}')::bigint, 1), 1) as page, hotspot.zone() as zone offset 0) p
+    left join lateral (select f.*, row_number() over () as n from (select * from hotspot.refundable limit 101 offset (p.page - 1) * 100) f) r on true
+    group by p.page, p.zone
 $$;
 comment on function hotspot.get_refunds(jsonb) is 'GET /hotspot/refunds/';
 
@@ -73,7 +78,7 @@ create or replace function hotspot.voucher_page(p_message text) returns jsonb la
     select hotspot.page('staff.html', 'vouchers', jsonb_build_object('message', p_message,
         'pool', (select coalesce(jsonb_agg(to_jsonb(v) order by v.bundle_code), '[]') from (select coalesce(v.bundle_code, 'any') as bundle_code,
             count(*) filter (where v.claimed) as claimed, count(*) filter (where not v.claimed) as unclaimed from hotspot.voucher v group by 1) v),
-        'bundles', (select coalesce(jsonb_agg(b.code order by b.position, b.price), '[]') from hotspot.bundle b where b.is_active)))
+        'bundles', (select coalesce(jsonb_agg(b.code order by b.position, b.price), '[]') from hotspot.bundle b where b.is_active and not b.is_test)))
 $$;
 comment on function hotspot.voucher_page(text) is 'The pool, perhaps with what was done.';
 

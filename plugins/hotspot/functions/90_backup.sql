@@ -42,6 +42,17 @@ create or replace function hotspot.backup_document(p_until timestamptz default n
 $$;
 comment on function hotspot.backup_document(timestamptz) is 'The backup as one document.';
 
+-- Whether it has the shape of a document: in tables, and in deleted if it is there, objects of rows, each with its primary key.
+create or replace function hotspot.is_document(p_document jsonb) returns boolean language sql immutable as $$
+    select coalesce(jsonb_typeof(p_document -> 'tables') = 'object' and jsonb_typeof(coalesce(p_document -> 'deleted', '{}')) = 'object', false) and not exists (
+        select from (values (p_document -> 'tables'), (p_document -> 'deleted')) s (part)
+        cross join lateral jsonb_each(case jsonb_typeof(s.part) when 'object' then s.part else '{}' end) t
+        left join lateral jsonb_each(case jsonb_typeof(t.value) when 'object' then t.value else '{}' end) r on true
+        where jsonb_typeof(t.value) <> 'object' or jsonb_typeof(r.value) <> 'object'
+            or not r.value ? case when t.key in ('bundle', 'hotspot.bundle') then 'code' else 'id' end)
+$$;
+comment on function hotspot.is_document(jsonb) is 'Whether it has the shape of a document of a backup.';
+
 -- Promises: rows that are missing are there again, with every field as it was; those that differ are left alone and counted, unless p_force. Deleted
 --   ones come back only with p_include_deleted. Repeating it changes nothing. No SMS, no task; one log entry; the dashboard is as fresh as the rows.
 -- From the images up to p_until, or from the document. Locks and more SQLSTATEs: as rowbeat.restore. SQLSTATEs: RP400 (no document), RP404 (no such table).
@@ -53,17 +64,18 @@ create or replace function hotspot.recover(
 declare
     v_table     text := regexp_replace(nullif(trim(p_table), ''), '^hotspot\.', '');
     v_tables    text[] := array(select t from unnest(hotspot.kept_tables()) t where v_table is null or t = v_table);
-    v_document  jsonb := case when jsonb_typeof(p_document) = 'object' then jsonb_build_object('tables', hotspot.rename_tables(p_document -> 'tables', 'hotspot.', 'hotspot.'),
-        'deleted', hotspot.rename_tables(p_document -> 'deleted', 'hotspot.', 'hotspot.')) end;
+    v_document  jsonb;
     v_done      jsonb;
 begin
     if v_tables = '{}' then
         perform hotspot.refuse('RP404', format('Table %s is not in the backup.', v_table));
-    elsif p_document is not null and (v_document is null or jsonb_typeof(p_document -> 'tables') is distinct from 'object') then
+    elsif p_document is not null and not hotspot.is_document(p_document) then
         perform hotspot.refuse('RP400', 'This is no document of a backup.');
     elsif p_document is not null and p_until is not null then
         perform hotspot.refuse('RP400', 'A document has one time only.');
     end if;
+    v_document := case when p_document is not null then jsonb_build_object('tables', hotspot.rename_tables(p_document -> 'tables', 'hotspot.', 'hotspot.'),
+        'deleted', hotspot.rename_tables(p_document -> 'deleted', 'hotspot.', 'hotspot.')) end;
     select jsonb_agg(to_jsonb(r)) into v_done
     from rowbeat.restore(array(select 'hotspot.' || t from unnest(v_tables) t), p_until, coalesce(p_include_deleted, false), coalesce(p_force, false), v_document, p_actor) r;
     perform hotspot.add_log(p_actor, 'recovery', coalesce(v_table, 'all'), null, coalesce(v_table, 'all tables'), (
@@ -101,6 +113,7 @@ end $$;
 comment on function hotspot.run_recover(jsonb) is 'Brings rows back from the backup.';
 
 create or replace function hotspot.run_backup_export(arguments jsonb) returns setof text language sql volatile as $$
+    select hotspot.add_log(hotspot.actor(), 'export', 'all', null, 'backup.json', 'Document of the backup');
     select hotspot.backup_document((arguments ->> 'until')::timestamptz)::text
 $$;
 comment on function hotspot.run_backup_export(jsonb) is 'Prints the backup as one document.';

@@ -239,7 +239,7 @@ fn is_of(kind: &str, value: &Value) -> Result<(), String> {
         }
         "boolean" => value.is_boolean(),
         "date" => text.is_some_and(|text| text.parse::<chrono::NaiveDate>().is_ok()),
-        "timestamp" => text.is_some_and(|text| chrono::DateTime::parse_from_rfc3339(text).is_ok()),
+        "timestamp" => text.is_some_and(is_timestamp),
         "uuid" => text.is_some_and(|text| {
             text.len() == 36
                 && text.char_indices().all(|(at, c)| {
@@ -250,6 +250,13 @@ fn is_of(kind: &str, value: &Value) -> Result<(), String> {
         _ => false,
     };
     if fits { Ok(()) } else { Err(format!("{value} is no {kind}")) }
+}
+
+/// RFC 3339, also with a blank for the T, without seconds, and with an offset of hours only.
+fn is_timestamp(text: &str) -> bool {
+    let text = text.replacen(' ', "T", 1);
+    let forms = ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z"];
+    forms.iter().any(|form| chrono::DateTime::parse_from_str(&text, form).is_ok())
 }
 
 fn check_name(name: &str, role: Role, complain: &mut Complaints<'_>) {
@@ -293,5 +300,25 @@ pub(super) fn of_path(name: &str) -> Field {
         positional: false,
         generate: false,
         rules: json!({ "min_length": 1 }).as_object().cloned().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_names_its_offset() {
+        for text in [
+            "2026-01-31T18:00:00Z",
+            "2026-01-31 18:00Z",
+            "2026-01-31 18:00:00.5+02",
+            "2026-01-31T18:00-03:30",
+        ] {
+            assert!(is_timestamp(text), "{text}");
+        }
+        for text in ["2026-01-31 18:00", "2026-01-31", "18:00Z", "2026-02-30 18:00Z", ""] {
+            assert!(!is_timestamp(text), "{text}");
+        }
     }
 }
