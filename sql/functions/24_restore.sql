@@ -34,14 +34,14 @@ begin
 end $$;
 comment on function rowbeat.restore_order(regclass[]) is 'Tables, parents before children.';
 
--- Which tables a restore is about: the backups named (null: all that there are, or all that the document has), each with its table, in order. A
+-- Which tables a restore is about: the backups named (null: all whose table is there, or all that the document has), each with its table, in order. A
 --   document may have tables that no backup is known of: those are looked up by name.
 -- SQLSTATEs: 42P01 (no such backup, or its table is gone).
 create or replace function rowbeat.restore_tables(p_backups text[], p_document jsonb default null) returns table (backup text, source integer, table_name regclass)
 language plpgsql stable set search_path = '' as $$
 declare
     v_names   text[] := coalesce(p_backups, case
-        when p_document is null then array(select b.name from rowbeat.own_backup b)
+        when p_document is null then array(select b.name from rowbeat.own_backup b where rowbeat.backup_table(b.name) is not null)
         else array(select jsonb_object_keys(coalesce(p_document -> 'tables', '{}')) union select jsonb_object_keys(coalesce(p_document -> 'deleted', '{}'))) end);
     v_tables  regclass[] := '{}';
     v_name    text;
@@ -238,7 +238,7 @@ begin
 end $$;
 comment on function rowbeat.advance_sequences(regclass) is 'Lets the sequences of a table go on behind what is in it.';
 
--- Promises: the tables of these backups (null: all) have their rows of p_until (null: now) again, parents before children, all or nothing;
+-- Promises: the tables of these backups (null: all; of those whose table is gone there is a warning) have their rows of p_until (null: now) again, parents before children, all or nothing;
 --   see restore_table for which rows. Deleted rows only with p_include_deleted. p_document: from this document (see backup_document) instead of
 --   the images. p_dry_run: nothing is done, the answer is the same. The change log says p_actor. No task is started, and no image written but
 --   of rows that get another content than their newest image has.
@@ -256,6 +256,7 @@ declare
     v_origin  text := coalesce(current_setting('rowbeat.origin', true), '');
     v_actor   text := coalesce(current_setting('rowbeat.actor', true), '');
     v_table   record;
+    v_gone    text;
     v_owned   boolean;
     v_wake    text[] := '{}';
     v_rest    text[];
@@ -264,6 +265,10 @@ begin
     if p_document is not null and p_until is not null then
         raise exception 'a document has one time only' using errcode = '22023', hint = 'Leave p_until out.';
     end if;
+    for v_gone in select b.name from rowbeat.own_backup b where p_backups is null and p_document is null and rowbeat.backup_table(b.name) is null loop
+        raise warning 'the table of backup "%" is gone: nothing of it is restored', v_gone
+            using hint = 'Create it as it was, without rows, and restore again; or end the backup: rowbeat backup disable.';
+    end loop;
     perform set_config('rowbeat.origin', 'restore', true), set_config('rowbeat.actor', coalesce(p_actor, session_user), true);
     if not rowbeat.believes_origin() then
         raise exception '% may not restore: what it writes would start tasks', session_user using errcode = 'insufficient_privilege',

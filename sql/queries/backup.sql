@@ -83,7 +83,7 @@ from rowbeat.own_source s cross join lateral rowbeat.images_at(s.id, $2) i
 where s.name = $1 and (i.operation = 'DELETE') = $3
 
 -- name: restore_order
--- $1 names of backups, or null: all. circle: it refers to one that comes later.
+-- $1 names of backups, or null: all whose table is there. circle: it refers to one that comes later.
 with restored as materialized (select t.backup, t.table_name, row_number() over () as n from rowbeat.restore_tables($1) t)
 select r.backup, exists (
     select from pg_catalog.pg_constraint c join restored l on l.table_name = c.confrelid and l.n > r.n where c.contype = 'f' and c.conrelid = r.table_name) as circle

@@ -242,17 +242,22 @@ async fn export(context: &Context, arguments: Export) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The backups that there are, of these names.
+/// The backups that there are, of these names; what is in schema public can be named without it, as for `enable`.
 pub(super) async fn backups(db: &Db, names: Vec<String>) -> Result<Vec<String>, Failure> {
     let rows = db.rows("backup.list", &[]).await?;
     let known: Vec<String> = rows.iter().map(|row| output::cell(&row.get::<_, Value>(0)["name"])).collect();
-    match names.iter().find(|name| !known.contains(name)) {
-        Some(name) => Err(Failure::new(format!("there is no backup {name}"))
-            .exit(Exit::Failed)
-            .remedy("see rowbeat backup status")),
-        None if names.is_empty() => Ok(known),
-        None => Ok(names),
+    if names.is_empty() {
+        return Ok(known);
     }
+    let find = |name: String| {
+        let found = [&name, &format!("public.{name}")].into_iter().find(|name| known.contains(name)).cloned();
+        found.ok_or_else(|| {
+            Failure::new(format!("there is no backup {name}"))
+                .exit(Exit::Failed)
+                .remedy("see rowbeat backup status")
+        })
+    };
+    names.into_iter().map(find).collect()
 }
 
 /// On a terminal's standard error, and nowhere else.

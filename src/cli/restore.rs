@@ -1,5 +1,7 @@
 //! `rowbeat restore`: rows of tables are as they were again.
 
+use std::io::Write;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio_postgres::Transaction;
@@ -70,7 +72,15 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
         }
         (None, None) => {
             let names = backups(&db, arguments.names.clone()).await?;
-            from_database(&transaction, &arguments, &names).await?
+            let restored = from_database(&transaction, &arguments, &names).await?;
+            let there = |name: &&String| restored.iter().any(|table| table["backup"] == name.as_str());
+            for name in names.iter().filter(|name| !there(name)) {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "rowbeat: the table of backup {name} is gone: nothing of it is restored"
+                );
+            }
+            restored
         }
     };
     if arguments.dry_run {
@@ -85,9 +95,10 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> Result<(), F
 async fn from_database(
     transaction: &Transaction<'_>,
     arguments: &Arguments,
-    names: &Vec<String>,
+    names: &[String],
 ) -> Result<Vec<Value>, Failure> {
-    let rows = transaction.query(query::text("backup.restore_order"), &[names]).await?;
+    let named = Some(names).filter(|_| !arguments.names.is_empty());
+    let rows = transaction.query(query::text("backup.restore_order"), &[&named]).await?;
     let steps: Vec<Vec<String>> = if rows.iter().any(|row| row.get("circle")) {
         vec![rows.iter().map(|row| row.get("backup")).collect()]
     } else {

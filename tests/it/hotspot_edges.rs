@@ -60,6 +60,16 @@ async fn payments_without_an_id_of_the_gateway_do_not_get_into_each_others_way()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_refuses_is_tried_again_too() {
+    let db = hotspot().await;
+    let sale = paid(&db, "0241000001", TEN).await;
+    db.run(&format!("select hotspot.record_payment('{sale}', 'SUCCESSFUL', '1', null)")).await;
+    let task = json!({ "payload": { "sale": sale }, "id": 1, "attempt": 1, "failures": 0 });
+    let effect: Value = db.get_with("select hotspot.plan_delivery($1, '{}')", &[&task]).await;
+    assert!(effect["retry"].as_array().unwrap().contains(&json!(401)), "{effect}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_from_a_spreadsheet_may_end_in_empty_rows_and_in_old_line_ends() {
     let db = hotspot().await;
     let load = async |list: &str| -> String {

@@ -300,3 +300,18 @@ async fn a_plugin_sees_and_restores_its_own_tables_only() {
         ["public.account"]
     );
 }
+
+#[tokio::test]
+async fn a_table_that_was_dropped_keeps_the_others_from_nothing() {
+    let db = accounts(3).await;
+    db.run("create table public.gone (id bigint primary key); select rowbeat.enable_backup('public.gone'); insert into public.gone values (1)").await;
+    db.run("select rowbeat.catch_up()").await;
+    db.run("drop table public.gone; delete from public.account where id = 1; truncate public.account").await;
+    assert_eq!(restore(&db, "p_dry_run => true, p_include_deleted => true").await, counts(3, 0, 0, 0));
+    let ran = rowbeat(&db, &["restore", "--deleted"]);
+    assert!(ran.code == Some(0) && ran.err.contains("public.gone is gone"), "{ran:?}");
+    assert_eq!(restore(&db, "").await, counts(0, 0, 3, 0));
+    let (code, _) = db.refusal("select rowbeat.restore('{public.gone}')").await;
+    assert_eq!(code, "42P01", "asked for by name, it is an error");
+    rowbeat(&db, &["backup", "verify", "account"]).ok();
+}
