@@ -104,7 +104,7 @@ $$;
 comment on function rowbeat.typed_keys(regclass, text[]) is 'Parts of statements that join images with the rows of their table.';
 
 -- Promises: rows that are missing are there with every field as it was; those that are there and equal are left alone; those that differ are
---   counted as conflicts, unless p_force: then they are as they were. Rows that came later stay. Repeating it changes nothing.
+--   counted as conflicts, unless p_force: then they are as they were, but for those that collide with rows that came later. Rows that came later stay. Repeating it changes nothing.
 --   Fields are found by name: unmapped are those that the table has no column for; a column that an image knows nothing of gets its default,
 --   or keeps its value.
 -- Called by: restore. How: one statement for those that have all columns of the table, as a rule all; it tells of which further sets of columns
@@ -124,6 +124,7 @@ declare
     v_sets     text[];
     v_next     integer := 0;
     v_of       text[];
+    v_rest     text[];
     v_piece    record;
 begin
     if v_keys = '{}' then
@@ -142,9 +143,17 @@ begin
             raise exception 'rows of backup "%" have no %', p_backup, (select k from unnest(v_keys) k where k <> all (v_of) limit 1)
                 using errcode = 'undefined_column', hint = 'The primary key of the table has other columns than it had.';
         end if;
-        execute rowbeat.restore_statement(p_table, v_keys, v_of, v_fixed)
-        into v_piece using p_backup, p_source, p_until, p_include_deleted, p_document, v_of, array(select c from unnest(v_columns) c where c <> all (v_of)),
-            p_force, v_keys, v_columns, v_known, v_next = 1;
+        v_rest := array(select c from unnest(v_columns) c where c <> all (v_of));
+        begin
+            execute rowbeat.restore_statement(p_table, v_keys, v_of, v_fixed)
+            into v_piece using p_backup, p_source, p_until, p_include_deleted, p_document, v_of, v_rest, p_force, v_keys, v_columns, v_known, v_next = 1;
+        exception when unique_violation then
+            -- What one row is to have another one has: it may let go of it, so these go one by one.
+            execute rowbeat.restore_statement(p_table, v_keys, v_of, v_fixed)
+            into v_piece using p_backup, p_source, p_until, p_include_deleted, p_document, v_of, v_rest, false, v_keys, v_columns, v_known, v_next = 1;
+            select f.updated, v_piece.conflicts - f.updated, f.refused into v_piece.updated, v_piece.conflicts, v_piece.conflict_keys
+            from rowbeat.restore_singly(p_table, p_backup, p_source, p_until, p_include_deleted, p_document, v_keys, v_of, v_rest, v_fixed) f;
+        end;
         inserted := inserted + v_piece.inserted;
         updated := updated + v_piece.updated;
         skipped := skipped + v_piece.skipped;
@@ -155,6 +164,40 @@ begin
     end loop;
 end $$;
 comment on function rowbeat.restore_table(regclass, text, integer, timestamptz, boolean, boolean, jsonb) is 'Restores one table; returns what became of the rows.';
+
+-- Promises: rows that differ from their images are as those say, one after the other and again while that helps: what is left (refused, at most 100 of
+--   their keys) collides with rows that keep what it is to have. Called by: restore_table, when all at once collide.
+create or replace function rowbeat.restore_singly(
+    p_table regclass, p_backup text, p_source integer, p_until timestamptz, p_include_deleted boolean, p_document jsonb,
+    p_keys text[], p_of text[], p_rest text[], p_fixed text[], out updated bigint, out refused jsonb
+)
+language plpgsql volatile set search_path = '' as $$
+declare
+    v_name     text := rowbeat.table_name(p_table);
+    v_matches  text := (select string_agg(format('l.%1$I = r.%1$I', k), ' and ') from unnest(p_keys) k);
+    v_update   text := format('update %1$s l set %2$s from jsonb_populate_record(null::%1$s, $1) r where %3$s', v_name,
+        (select string_agg(format('%1$I = r.%1$I', c), ', ') from unnest(p_of) c where c <> all (p_keys || p_fixed)), v_matches);
+    v_differ   text := format('select i.image from rowbeat.restorable($1, $2, $3, $4, $5) i (image) cross join lateral jsonb_populate_record(null::%1$s, i.image) r
+        join %1$s l on %2$s where i.image ?& $6 and not i.image ?| $7 and to_jsonb(jsonb_populate_record(l.*, i.image)) <> to_jsonb(l.*)', v_name, v_matches);
+    v_image    jsonb;
+    v_before   bigint;
+begin
+    updated := 0;
+    loop
+        v_before := updated;
+        refused := '[]';
+        for v_image in execute v_differ using p_backup, p_source, p_until, p_include_deleted, p_document, p_of, p_rest loop
+            begin
+                execute v_update using v_image;
+                updated := updated + 1;
+            exception when unique_violation then
+                refused := refused || case when jsonb_array_length(refused) < 100 then jsonb_build_array(rowbeat.pick_key(v_image, p_keys)) else '[]' end;
+            end;
+        end loop;
+        exit when refused = '[]' or updated = v_before;
+    end loop;
+end $$;
+comment on function rowbeat.restore_singly(regclass, text, integer, timestamptz, boolean, jsonb, text[], text[], text[], text[]) is 'Overwrites rows one by one.';
 
 -- The statement that restores those rows of a table whose images have just these columns. With $12 it also says which other sets of columns images
 --   have, and which fields have no column.

@@ -315,3 +315,46 @@ async fn a_table_that_was_dropped_keeps_the_others_from_nothing() {
     assert_eq!(code, "42P01", "asked for by name, it is an error");
     rowbeat(&db, &["backup", "verify", "account"]).ok();
 }
+
+#[tokio::test]
+async fn force_moves_unique_values_back_and_reports_what_still_collides() {
+    let db = TestDb::new().await;
+    db.run(
+        "create table public.seat (id int primary key, holder text unique);
+         select rowbeat.enable_backup('public.seat');
+         insert into public.seat values (1, 'ann'), (2, null), (3, 'cid'), (4, 'dan'), (5, 'eve'), (6, 'fay')",
+    )
+    .await;
+    db.run("select rowbeat.catch_up()").await;
+    let then: String = db.get("select clock_timestamp()::text").await;
+    // ann moved to a row that had nobody; what cid had belongs to a newer row; eve and fay changed places.
+    db.run(
+        "update public.seat set holder = null where id = 1; update public.seat set holder = 'ann' where id = 2;
+         update public.seat set holder = 'cyd' where id = 3; insert into public.seat values (7, 'cid');
+         update public.seat set holder = 'x' where id = 5; update public.seat set holder = 'eve' where id = 6;
+         update public.seat set holder = 'fay' where id = 5",
+    )
+    .await;
+    let restored: Value = db
+        .get(&format!(
+            "select jsonb_agg(to_jsonb(r)) from rowbeat.restore(p_until => '{then}', p_force => true) r"
+        ))
+        .await;
+    let counted = |key: &str| restored[0][key].as_i64().unwrap();
+    assert_eq!(
+        (counted("inserted"), counted("updated"), counted("skipped"), counted("conflicts")),
+        (0, 2, 1, 3),
+        "{restored}"
+    );
+    let mut keys: Vec<i64> = restored[0]["conflict_keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| key["id"].as_i64().unwrap())
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [3, 5, 6]);
+    let holders: Value =
+        db.get("select jsonb_object_agg(id, holder) from public.seat where id in (1, 2, 3, 7)").await;
+    assert_eq!(holders, json!({ "1": "ann", "2": null, "3": "cyd", "7": "cid" }));
+}
