@@ -17,6 +17,7 @@ mod backup_target;
 mod campaign;
 mod campaign_command;
 mod campaign_dayparting;
+mod campaign_edges;
 mod campaign_oracle;
 mod campaign_page;
 mod campaign_spend;

@@ -1,17 +1,35 @@
 -- Zones: whose is which, and the schedules that come and go with them.
 
 -- Functions that are called for every spend are in plpgsql, which keeps their plans.
-create or replace function campaign.default_zone() returns text language plpgsql stable as $$
+
+-- Whether the server knows the zone by exactly this name; its list takes a moment to read.
+create or replace function campaign.knows_zone(p_zone text) returns boolean language plpgsql stable as $$
+begin
+    return p_zone = 'UTC' or p_zone !~ '^(posix|right)/|^(posixrules|localtime|Factory)$'
+        and exists (select from pg_timezone_names z where z.name = p_zone);
+end $$;
+comment on function campaign.knows_zone(text) is 'Whether the server knows a zone.';
+
+create or replace function campaign.zone_setting() returns text language plpgsql stable as $$
 begin
     return coalesce((select s.value #>> '{}' from rowbeat.own_setting s where s.plugin = 'campaign' and s.name = 'zone'), 'UTC');
 end $$;
+comment on function campaign.zone_setting() is 'The setting zone, whatever it says.';
+
+-- A setting that names no zone stops nobody: it is UTC then. What one means that was followed need not be looked up.
+create or replace function campaign.default_zone() returns text language plpgsql stable as $$
+declare
+    v_setting  text := campaign.zone_setting();
+    v_zone     text := (select f.zone from campaign.followed_zone f where f.setting = v_setting);
+begin
+    return coalesce(v_zone, case when campaign.knows_zone(v_setting) then v_setting else 'UTC' end);
+end $$;
 comment on function campaign.default_zone() is 'The zone of whoever names none.';
 
--- Promises: returns if the server knows the zone by exactly this name; its list takes a moment to read. SQLSTATEs: RP400.
+-- SQLSTATEs: RP400.
 create or replace function campaign.check_zone(p_zone text) returns void language plpgsql stable as $$
 begin
-    if p_zone <> 'UTC' and (p_zone ~ '^(posix|right)/|^(posixrules|localtime|Factory)$'
-        or not exists (select from pg_timezone_names z where z.name = p_zone)) then
+    if not campaign.knows_zone(p_zone) then
         raise exception using errcode = 'RP400', message = format('Unknown time zone: %s.', p_zone),
             hint = 'Write an IANA name such as Europe/Berlin.';
     end if;

@@ -60,13 +60,17 @@ comment on function campaign.leave(text[]) is 'Ends what enter began.';
 
 -- Promises: these campaigns stand as their brands, dates, budgets and windows want it at p_at; each change is in status_change. Returns the
 --   changes. p_at null: now, which is when the locks are held, so that whoever waited does not undo what was decided meanwhile. Without
---   p_may_activate nothing becomes active. Called by: everything. Locks: the campaigns, in order of id.
+--   p_may_activate nothing becomes active. Edits that are parts of a larger one (campaign.in_edit) are decided by that, at its end.
+--   Called by: everything. Locks: the campaigns, in order of id.
 create or replace function campaign.decide_all(p_ids bigint[], p_at timestamptz, p_cause text, p_may_activate boolean default true)
 returns table (campaign_id bigint, name text, from_status text, to_status text, to_reason text) language plpgsql volatile as $$
 declare
     v_at      timestamptz;
     v_before  text[];
 begin
+    if p_cause = 'edit' and current_setting('campaign.in_edit', true) = 'on' then
+        return;
+    end if;
     perform from campaign.campaign c where c.id = any (p_ids) order by c.id for no key update;
     v_at := coalesce(p_at, rowbeat.now_());
     if not exists (select from campaign.verdict(p_ids, v_at)) then

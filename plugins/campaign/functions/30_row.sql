@@ -84,16 +84,18 @@ begin
     return null;
 end $$;
 comment on function campaign.log_status() is 'Logs a change of status.';
-create or replace trigger log_status after update on campaign.campaign
+-- What follows an edit is logged after the edit: triggers of an event run in the order of their names.
+drop trigger if exists log_status on campaign.campaign;
+create or replace trigger a_log_status after update on campaign.campaign
     for each row when ((old.status, old.pause_reason) is distinct from (new.status, new.pause_reason)) execute function campaign.log_status();
 
 -- Promises: a campaign whose budgets or dates changed is decided; one that is in another zone now counts that zone's day, and the zones' schedules
---   follow.
+--   follow. SQLSTATEs: RP400 (unknown zone).
 create or replace function campaign.follow_edit() returns trigger language plpgsql as $$
 begin
     if (new.brand_id, new.time_zone) is distinct from (old.brand_id, old.time_zone) then
-        perform campaign.move_on(array[new.id], rowbeat.now_());
         perform campaign.follow_zones(array[old.time_zone, new.time_zone]);
+        perform campaign.move_on(array[new.id], rowbeat.now_());
         perform campaign.enqueue_boundaries(array[new.id]);
     end if;
     perform campaign.decide_all(array[new.id], null, 'edit');
@@ -164,22 +166,28 @@ comment on function campaign.follow_brand_insert() is 'Makes the schedules of ne
 create or replace trigger follow_brand_insert after insert on campaign.brand
     referencing new table as new_row for each statement execute function campaign.follow_brand_insert();
 
--- Promises: the campaigns of a brand that was switched on or off, or moved to another zone, are decided. Locks: those campaigns, in order of id.
+-- Promises: the campaigns of brands that were switched on or off, or moved to another zone, are decided. Locks: those campaigns, in order of id,
+--   over all of the brands.
 create or replace function campaign.follow_brand_edit() returns trigger language plpgsql as $$
 declare
-    v_ids  bigint[] := array(select c.id from campaign.campaign c where c.brand_id = new.id order by c.id for no key update);
+    v_ids    bigint[] := array(
+        select c.id from new_row n join old_row o on o.id = n.id join campaign.campaign c on c.brand_id = n.id
+        where (o.is_active, o.time_zone) is distinct from (n.is_active, n.time_zone) order by c.id for no key update of c);
+    v_zones  text[] := array(
+        select coalesce(z, campaign.default_zone()) from new_row n join old_row o on o.id = n.id cross join unnest(array[o.time_zone, n.time_zone]) z
+        where o.time_zone is distinct from n.time_zone);
 begin
-    if new.time_zone is distinct from old.time_zone then
-        perform campaign.follow_zones(array[coalesce(old.time_zone, campaign.default_zone()), coalesce(new.time_zone, campaign.default_zone())]);
+    if v_zones <> '{}' then
+        perform campaign.follow_zones(v_zones);
         perform campaign.move_on(v_ids, rowbeat.now_());
         perform campaign.enqueue_boundaries(v_ids);
     end if;
     perform campaign.decide_all(v_ids, null, 'edit');
     return null;
 end $$;
-comment on function campaign.follow_brand_edit() is 'Decides the campaigns of a brand that changed, and follows its zone.';
+comment on function campaign.follow_brand_edit() is 'Decides the campaigns of brands that changed, and follows their zones.';
 create or replace trigger follow_brand_edit after update on campaign.brand
-    for each row when ((old.is_active, old.time_zone) is distinct from (new.is_active, new.time_zone)) execute function campaign.follow_brand_edit();
+    referencing old table as old_row new table as new_row for each statement execute function campaign.follow_brand_edit();
 
 -- SQLSTATEs: RP400 (start and end are the same).
 create or replace function campaign.keep_window() returns trigger language plpgsql as $$
@@ -196,7 +204,8 @@ comment on function campaign.keep_window() is 'Refuses a window without a length
 create or replace trigger keep_window before insert or update on campaign.dayparting_window
     for each row execute function campaign.keep_window();
 
--- Promises: the campaigns of these windows are decided, and the windows' boundaries before the next regular run are enforced in time.
+-- Promises: the campaigns of these windows (all, when all windows went at once) are decided, and the windows' boundaries before the next regular
+--   run are enforced in time.
 create or replace function campaign.follow_window() returns trigger language plpgsql as $$
 declare
     v_ids  bigint[];
@@ -205,6 +214,8 @@ begin
         v_ids := array(select distinct n.campaign_id from new_row n);
     elsif tg_op = 'DELETE' then
         v_ids := array(select distinct o.campaign_id from old_row o);
+    elsif tg_op = 'TRUNCATE' then
+        v_ids := array(select c.id from campaign.campaign c where c.status in ('active', 'paused'));
     else
         v_ids := array(select o.campaign_id from old_row o union select n.campaign_id from new_row n);
     end if;
@@ -221,6 +232,8 @@ create or replace trigger follow_window_update after update on campaign.dayparti
     referencing old table as old_row new table as new_row for each statement execute function campaign.follow_window();
 create or replace trigger follow_window_delete after delete on campaign.dayparting_window
     referencing old table as old_row for each statement execute function campaign.follow_window();
+create or replace trigger follow_window_truncate after truncate on campaign.dayparting_window
+    for each statement execute function campaign.follow_window();
 
 -- Promises: rows of the logs stay as they were written; they go only with their campaign. SQLSTATEs: RP409.
 create or replace function campaign.refuse_edit() returns trigger language plpgsql as $$

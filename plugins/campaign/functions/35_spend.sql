@@ -57,7 +57,7 @@ $$;
 comment on function campaign.judge_spend(numeric, timestamptz, timestamptz) is 'What is wrong with a spend, or null.';
 
 -- Promises: the spend is booked and counted, and the campaign stopped if that was too much, or nothing is; which of the two is the answer. It
---   never raises. Called by: anybody, its task, its endpoint. Locks: the campaign.
+--   never raises. What only met somebody else's locks is tried again. Called by: anybody, its task, its endpoint. Locks: the campaign.
 create or replace function campaign.add_campaign_spend(
     p_campaign_id bigint, p_amount numeric, p_description text default 'Spend added via task', p_at timestamptz default rowbeat.now_(),
     p_late boolean default false
@@ -68,32 +68,36 @@ declare
     v_status   text;
     v_problem  text;
 begin
-    select c.name into v_name from campaign.campaign c where c.id = p_campaign_id for no key update;
-    if not found then
-        return jsonb_build_object('status', 'error', 'message', format('Campaign with ID %s not found', coalesce(p_campaign_id::text, 'null')));
-    end if;
-    -- Whoever waited for the lock may be past midnight.
-    v_now := rowbeat.now_();
-    v_problem := campaign.judge_spend(p_amount, p_at, v_now);
-    if v_problem is null then
-        if exists (select from campaign.move_on(array[p_campaign_id], v_now)) then
-            perform campaign.decide_all(array[p_campaign_id], null, 'reset');
-        elsif p_late is not true then
-            perform campaign.decide_all(array[p_campaign_id], null, 'spend');
-        end if;
-        v_status := (select c.status from campaign.campaign c where c.id = p_campaign_id);
-        if v_status <> 'active' and p_late is not true then
-            v_problem := 'campaign is ' || v_status;
-        else
+    for v_try in 1 .. 4 loop
+        begin
+            select c.name into v_name from campaign.campaign c where c.id = p_campaign_id for no key update;
+            if not found then
+                return jsonb_build_object('status', 'error', 'message', format('Campaign with ID %s not found', coalesce(p_campaign_id::text, 'null')));
+            end if;
+            -- Whoever waited for the lock may be past midnight.
+            v_now := rowbeat.now_();
+            v_problem := campaign.judge_spend(p_amount, p_at, v_now);
+            exit when v_problem is not null;
+            if exists (select from campaign.move_on(array[p_campaign_id], v_now)) then
+                perform campaign.decide_all(array[p_campaign_id], null, 'reset');
+            elsif p_late is not true then
+                perform campaign.decide_all(array[p_campaign_id], null, 'spend');
+            end if;
+            v_status := (select c.status from campaign.campaign c where c.id = p_campaign_id);
+            if v_status <> 'active' and p_late is not true then
+                v_problem := 'campaign is ' || v_status;
+                exit;
+            end if;
             insert into campaign.spend (campaign_id, amount, description, recorded_at, late)
             values (p_campaign_id, p_amount, p_description, coalesce(p_at, v_now), coalesce(p_late, false));
             return jsonb_build_object('status', 'success',
                 'message', format('Successfully added $%s spend to campaign %s', round(p_amount, 2), v_name));
-        end if;
-    end if;
+        exception when others then
+            v_problem := sqlerrm;
+            exit when sqlstate not in ('40001', '40P01', '55P03');
+        end;
+    end loop;
     return jsonb_build_object('status', 'error', 'message', format('Error adding spend to campaign %s: %s', p_campaign_id, v_problem));
-exception when others then
-    return jsonb_build_object('status', 'error', 'message', format('Error adding spend to campaign %s: %s', p_campaign_id, sqlerrm));
 end $$;
 comment on function campaign.add_campaign_spend(bigint, numeric, text, timestamptz, boolean) is 'Books a spend; answers {"status", "message"}.';
 
@@ -109,7 +113,8 @@ begin
     exception when others then
         null;
     end;
-    return campaign.add_campaign_spend(v_id, v_amount, coalesce(payload ->> 'description', 'Spend added via task'),
+    return campaign.add_campaign_spend(v_id, v_amount,
+        case when payload ? 'description' then payload ->> 'description' else 'Spend added via task' end,
         coalesce((payload ->> 'at')::timestamptz, rowbeat.now_()), coalesce((payload ->> 'late')::boolean, false));
 exception when others then
     return jsonb_build_object('status', 'error',

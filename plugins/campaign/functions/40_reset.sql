@@ -1,5 +1,10 @@
 -- Resets: a new local day, a new local month.
 
+create or replace function campaign.pause_line(p_name text, p_reason text) returns text language sql immutable as $$
+    select format('Paused campaign %s due to %s', p_name, case p_reason when 'budget' then 'budget limits' else p_reason end)
+$$;
+comment on function campaign.pause_line(text, text) is 'What commands say of a campaign that was paused.';
+
 -- Promises: campaigns of every status whose day (or month) has passed count the new one, and are decided; the others are not touched. So it
 --   may run late, twice, or in two daemons. Returns the moved campaigns, and those of them that became active.
 -- Locks: the campaigns, in order of id. SQLSTATEs: RP400 (unknown zone).
@@ -20,8 +25,8 @@ begin
         order by c.id for no key update of c);
     perform campaign.move_on(moved, v_now, p_counter);
     select coalesce(array_agg(d.campaign_id) filter (where d.to_status = 'active'), '{}'),
-        array_agg(case when d.to_status = 'active' then 'Reactivated campaign: ' else 'Completed campaign: ' end || d.name order by d.campaign_id)
-            filter (where d.to_status <> d.from_status and d.to_status <> 'paused')
+        array_agg(case d.to_status when 'active' then 'Reactivated campaign: ' || d.name when 'completed' then 'Completed campaign: ' || d.name
+            else campaign.pause_line(d.name, d.to_reason) end order by d.campaign_id) filter (where d.to_status <> d.from_status)
     into activated, lines
     from campaign.decide_all(moved, null, 'reset') d;
 end $$;

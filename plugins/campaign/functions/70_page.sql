@@ -72,6 +72,14 @@ create or replace function campaign.page_of(request jsonb) returns integer langu
 $$;
 comment on function campaign.page_of(jsonb) is 'Which page of a list is asked for.';
 
+-- Promises: the ways to the pages before and after, which keep what p_fields hold.
+create or replace function campaign.pages(request jsonb, p_fields jsonb, p_is_more boolean) returns jsonb language sql immutable as $$
+    select jsonb_build_object('fields', p_fields, 'buttons',
+        case when campaign.page_of(request) > 1 then jsonb_build_array(jsonb_build_object('value', campaign.page_of(request) - 1, 'label', '← Previous')) else '[]' end
+        || case when p_is_more then jsonb_build_array(jsonb_build_object('value', campaign.page_of(request) + 1, 'label', 'Next →')) else '[]' end)
+$$;
+comment on function campaign.pages(jsonb, jsonb, boolean) is 'The ways to other pages of a list.';
+
 -- Promises: a list: its filters as they were filled in, its rows, and the ways to the pages before and after. p_rows has up to 51 rows.
 create or replace function campaign.answer_list(request jsonb, p_title text, p_filters jsonb, p_columns text[], p_rows jsonb, p_more jsonb default '{}')
 returns jsonb language sql stable as $$
@@ -79,9 +87,7 @@ returns jsonb language sql stable as $$
         'forms', case when p_filters = '[]' then p_filters
             else jsonb_build_array(jsonb_build_object('method', 'get', 'fields', p_filters, 'windows', null, 'button', 'Search')) end,
         'tables', jsonb_build_array(jsonb_build_object('title', null, 'actions', p_more -> 'actions', 'columns', to_jsonb(p_columns), 'rows', p_rows - 50)),
-        'pages', jsonb_build_object('fields', p_filters, 'buttons',
-            case when campaign.page_of(request) > 1 then jsonb_build_array(jsonb_build_object('value', campaign.page_of(request) - 1, 'label', '← Previous')) else '[]' end
-            || case when jsonb_array_length(p_rows) > 50 then jsonb_build_array(jsonb_build_object('value', campaign.page_of(request) + 1, 'label', 'Next →')) else '[]' end)))
+        'pages', campaign.pages(request, p_filters, jsonb_array_length(p_rows) > 50)))
 $$;
 comment on function campaign.answer_list(jsonb, text, jsonb, text[], jsonb, jsonb) is 'Answers with a list.';
 

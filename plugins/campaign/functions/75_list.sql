@@ -98,16 +98,26 @@ create or replace function campaign.table_of(p_title text, p_columns text[], p_r
 $$;
 comment on function campaign.table_of(text, text[], jsonb) is 'A table of a page.';
 
--- SQLSTATEs: RP404.
+-- Its spends and its changes of status, the newest first, are paged together, 50 of each. SQLSTATEs: RP404.
 create or replace function campaign.get_campaign(request jsonb) returns jsonb language plpgsql stable as $$
 declare
-    v_id  bigint := (request #>> '{input,id}')::bigint;
-    z     campaign.zoned_campaign;
+    v_id       bigint := (request #>> '{input,id}')::bigint;
+    v_skip     bigint := (campaign.page_of(request) - 1) * 50;
+    v_spends   jsonb;
+    v_changes  jsonb;
+    z          campaign.zoned_campaign;
 begin
     select * into z from campaign.zoned_campaign c where c.id = v_id;
     if not found then
         raise exception using errcode = 'RP404', message = format('Campaign with ID %s not found', v_id);
     end if;
+    v_spends := (select coalesce(jsonb_agg(campaign.spend_cells(s, z.zone) order by s.recorded_at desc, s.id desc), '[]')
+        from (select * from campaign.spend s where s.campaign_id = v_id order by s.recorded_at desc, s.id desc offset v_skip limit 51) s);
+    v_changes := (select coalesce(jsonb_agg(jsonb_build_array(
+            campaign.cell(campaign.time_text(h.at, z.zone)), campaign.cell(campaign.status_text(h.from_status, h.from_reason)),
+            campaign.cell(campaign.status_text(h.to_status, h.to_reason)), campaign.cell(h.cause), campaign.cell(h.actor),
+            campaign.cell(h.task_id::text)) order by h.id desc), '[]')
+        from (select * from campaign.status_change h where h.campaign_id = v_id order by h.id desc offset v_skip limit 51) h);
     return campaign.answer_page(request, z.name, jsonb_build_object(
         'links', jsonb_build_array(jsonb_build_object('href', format('/campaign/campaigns/%s/edit', v_id), 'text', 'Edit')),
         'tables', jsonb_build_array(
@@ -122,12 +132,8 @@ begin
             jsonb_build_array(campaign.cell('Changed'), campaign.cell(campaign.time_text(z.updated_at, z.zone))))),
             campaign.table_of('Windows', array['Day', 'From', 'To', 'Active'], (select jsonb_agg(campaign.window_cells(w) order by w.day_of_week, w.start_time)
                 from campaign.dayparting_window w where w.campaign_id = v_id)),
-            campaign.table_of('Spend (newest 100)', array['Amount', 'Time', 'Description', 'Late'], (select jsonb_agg(campaign.spend_cells(s, z.zone) order by s.recorded_at desc, s.id desc)
-                from (select * from campaign.spend s where s.campaign_id = v_id order by s.recorded_at desc, s.id desc limit 100) s)),
-            campaign.table_of('Status changes (newest 100)', array['Time', 'From', 'To', 'Cause', 'Actor', 'Task'], (select jsonb_agg(jsonb_build_array(
-                    campaign.cell(campaign.time_text(h.at, z.zone)), campaign.cell(campaign.status_text(h.from_status, h.from_reason)),
-                    campaign.cell(campaign.status_text(h.to_status, h.to_reason)), campaign.cell(h.cause), campaign.cell(h.actor),
-                    campaign.cell(h.task_id::text)) order by h.id desc)
-                from (select * from campaign.status_change h where h.campaign_id = v_id order by h.id desc limit 100) h)))));
+            campaign.table_of('Spend', array['Amount', 'Time', 'Description', 'Late'], v_spends - 50),
+            campaign.table_of('Status changes', array['Time', 'From', 'To', 'Cause', 'Actor', 'Task'], v_changes - 50)),
+        'pages', campaign.pages(request, '[]', greatest(jsonb_array_length(v_spends), jsonb_array_length(v_changes)) > 50)));
 end $$;
 comment on function campaign.get_campaign(jsonb) is 'GET /campaign/campaigns/{id}/';

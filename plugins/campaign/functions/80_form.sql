@@ -7,6 +7,31 @@ create or replace function campaign.refusal(p_state text, p_message text, p_cons
 $$;
 comment on function campaign.refusal(text, text, text) is 'Why a form was refused, in words.';
 
+-- A name without the spaces around it. SQLSTATEs: RP400 (nothing is left).
+create or replace function campaign.read_name(p_input jsonb) returns text language plpgsql immutable as $$
+declare
+    v_name  text := regexp_replace(p_input ->> 'name', '^\s+|\s+$', '', 'g');
+begin
+    if coalesce(v_name, '') = '' then
+        raise exception using errcode = 'RP400', message = 'A name is needed.';
+    end if;
+    return v_name;
+end $$;
+comment on function campaign.read_name(jsonb) is 'The name in a form.';
+
+-- SQLSTATEs: RP400 (no amount that can be kept as it is).
+create or replace function campaign.read_budget(p_input jsonb, p_field text) returns numeric language plpgsql immutable as $$
+declare
+    v_budget  numeric := p_input ->> p_field;
+begin
+    if v_budget between 0.01 and 99999999.99 and v_budget = round(v_budget, 2) then
+        return v_budget;
+    end if;
+    raise exception using errcode = 'RP400',
+        message = format('The %s must be from 0.01 to 99999999.99 with at most two decimals.', replace(p_field, '_', ' '));
+end $$;
+comment on function campaign.read_budget(jsonb, text) is 'A budget in a form.';
+
 create or replace function campaign.answer_brand_form(request jsonb, p_values jsonb, p_error text default null) returns jsonb language sql stable as $$
     select campaign.answer_page(request, case when request #>> '{input,id}' is null then 'New brand' else 'Brand ' || coalesce(p_values ->> 'name', '') end,
             jsonb_build_object('error', p_error, 'forms', jsonb_build_array(jsonb_build_object('method', 'post', 'button', 'Save', 'windows', null, 'fields', jsonb_build_array(
@@ -37,21 +62,23 @@ create or replace function campaign.post_brand(request jsonb) returns jsonb lang
 declare
     v_input       jsonb := request -> 'input';
     v_id          bigint := (v_input ->> 'id')::bigint;
+    v_name        text;
     v_message     text;
     v_constraint  text;
 begin
+    v_name := campaign.read_name(v_input);
     if v_id is null then
         insert into campaign.brand (name, description, is_active, time_zone)
-        values (v_input ->> 'name', v_input ->> 'description', (v_input ->> 'is_active')::boolean, nullif(trim(v_input ->> 'time_zone'), ''));
+        values (v_name, v_input ->> 'description', (v_input ->> 'is_active')::boolean, nullif(trim(v_input ->> 'time_zone'), ''));
     else
-        update campaign.brand b set name = v_input ->> 'name', description = v_input ->> 'description',
+        update campaign.brand b set name = v_name, description = v_input ->> 'description',
             is_active = (v_input ->> 'is_active')::boolean, time_zone = nullif(trim(v_input ->> 'time_zone'), '')
         where b.id = v_id;
         if not found then
             raise exception using errcode = 'RP404', message = format('Brand with ID %s not found', v_id);
         end if;
     end if;
-    return campaign.answer_redirect('/campaign/brands/', format('Brand %s was saved.', v_input ->> 'name'));
+    return campaign.answer_redirect('/campaign/brands/', format('Brand %s was saved.', v_name));
 exception when sqlstate 'RP400' or unique_violation or check_violation or data_exception then
     get stacked diagnostics v_message = message_text, v_constraint = constraint_name;
     return campaign.answer_brand_form(request, v_input, campaign.refusal(sqlstate, v_message, v_constraint));
@@ -110,28 +137,31 @@ begin
 end $$;
 comment on function campaign.get_campaign_form(jsonb) is 'GET /campaign/campaigns/new, /campaign/campaigns/{id}/edit';
 
--- Promises: the windows of the campaign are those of the form; lines without a time are left out.
+-- Promises: the windows of the campaign are those of the form; new lines without a time are left out. What changed is taken away and written again,
+--   so that windows may exchange their days. SQLSTATEs: RP400 (a window has lost its times).
 create or replace function campaign.save_windows(p_campaign_id bigint, p_windows jsonb) returns void language plpgsql volatile as $$
 declare
-    v_line  record;
+    v_old  campaign.dayparting_window[];
 begin
-    delete from campaign.dayparting_window d
-    using jsonb_to_recordset(p_windows) w (key text, remove boolean)
-    where d.campaign_id = p_campaign_id and w.remove and d.id::text = w.key;
-    for v_line in
-        select w.key, w.day, w.start::time as start, w."end"::time as "end", w.active
-        from jsonb_to_recordset(p_windows) w (key text, day integer, start text, "end" text, active boolean, remove boolean)
-        where not w.remove and (w.start <> '' or w."end" <> '') order by w.key ~ 'new', length(w.key), w.key
-    loop
-        update campaign.dayparting_window d
-        set day_of_week = v_line.day, start_time = v_line.start, end_time = v_line."end", is_active = v_line.active
-        where d.campaign_id = p_campaign_id and d.id::text = v_line.key
-            and (d.day_of_week, d.start_time, d.end_time, d.is_active) is distinct from (v_line.day, v_line.start, v_line."end", v_line.active);
-        if v_line.key ~ 'new' then
-            insert into campaign.dayparting_window (campaign_id, day_of_week, start_time, end_time, is_active)
-            values (p_campaign_id, v_line.day, v_line.start, v_line."end", v_line.active);
-        end if;
-    end loop;
+    if exists (select from jsonb_to_recordset(p_windows) w (key text, start text, "end" text, remove boolean)
+        where not w.remove and w.key !~ 'new' and w.start = '' and w."end" = '') then
+        raise exception using errcode = 'RP400', message = 'A window needs its times; tick Remove to take it away.';
+    end if;
+    with gone as (
+        delete from campaign.dayparting_window d
+        using jsonb_to_recordset(p_windows) w (key text, day integer, start text, "end" text, active boolean, remove boolean)
+        where d.campaign_id = p_campaign_id and d.id::text = w.key and case when w.remove then true when w.key ~ 'new' then false
+            else (d.day_of_week, d.start_time, d.end_time, d.is_active) is distinct from (w.day, w.start::time, w."end"::time, w.active) end
+        returning d
+    )
+    select array_agg(g.d) into v_old from gone g;
+    insert into campaign.dayparting_window (id, campaign_id, day_of_week, start_time, end_time, is_active, created_at)
+    select coalesce(o.id, nextval(pg_get_serial_sequence('campaign.dayparting_window', 'id'))), p_campaign_id, w.day, w.start::time, w."end"::time, w.active,
+        o.created_at
+    from jsonb_to_recordset(p_windows) w (key text, day integer, start text, "end" text, active boolean, remove boolean)
+    left join unnest(v_old) o on o.id::text = w.key
+    where not w.remove and (w.start <> '' or w."end" <> '') and (o.id is not null or w.key ~ 'new')
+    order by w.key ~ 'new', length(w.key), w.key;
 end $$;
 comment on function campaign.save_windows(bigint, jsonb) is 'Writes the windows of a form.';
 
@@ -140,10 +170,13 @@ create or replace function campaign.post_campaign(request jsonb) returns jsonb l
 declare
     v_input       jsonb := request -> 'input';
     v_id          bigint := (v_input ->> 'id')::bigint;
-    v_new         campaign.campaign := jsonb_populate_record(null::campaign.campaign, v_input - 'window_*');
+    v_new         campaign.campaign;
     v_message     text;
     v_constraint  text;
 begin
+    v_new := jsonb_populate_record(null::campaign.campaign, v_input - 'window_*' || jsonb_build_object('name', campaign.read_name(v_input),
+        'daily_budget', campaign.read_budget(v_input, 'daily_budget'), 'monthly_budget', campaign.read_budget(v_input, 'monthly_budget')));
+    perform set_config('campaign.in_edit', 'on', true);
     v_new.time_zone := nullif(trim(v_new.time_zone), '');
     if v_id is null then
         insert into campaign.campaign (brand_id, name, daily_budget, monthly_budget, start_date, end_date, time_zone)
@@ -158,6 +191,8 @@ begin
         end if;
     end if;
     perform campaign.save_windows(v_id, campaign.form_windows(v_input));
+    perform set_config('campaign.in_edit', '', true);
+    perform campaign.decide_all(array[v_id], null, 'edit');
     return campaign.answer_redirect(format('/campaign/campaigns/%s/', v_id), format('Campaign %s was saved.', v_new.name));
 exception when sqlstate 'RP400' or unique_violation or check_violation or foreign_key_violation or data_exception then
     get stacked diagnostics v_message = message_text, v_constraint = constraint_name;
