@@ -26,6 +26,7 @@ mod openapi;
 mod own;
 mod reply;
 mod sheet;
+mod work;
 
 use self::call::{Call, Caller};
 use self::catalogue::{Catalogue, Declared, Route};
@@ -111,6 +112,13 @@ impl Server {
     ) -> Result<Reply, Rejection> {
         if let Some(path) = own::Path::of(request.path) {
             let answered = Box::pin(self.answer_own(request, path)).await;
+            return Ok(answered.unwrap_or_else(|refusal| refusal.reply(request.headers)));
+        }
+        if request.path.trim_end_matches('/') == work::PATH {
+            let answered = match read_body(request.headers, body, work::MOST).await {
+                Ok(body) => Box::pin(self.answer_work(request, body)).await,
+                Err(refusal) => Err(refusal),
+            };
             return Ok(answered.unwrap_or_else(|refusal| refusal.reply(request.headers)));
         }
         let method = if request.method == Method::HEAD { "GET" } else { request.method.as_str() };

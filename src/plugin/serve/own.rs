@@ -107,11 +107,11 @@ impl Server {
     }
 
     /// The daemon's own sessions: whether all is well must not depend on how busy the endpoints are.
-    fn db(&self) -> Result<&Db, Refusal> {
+    pub(super) fn db(&self) -> Result<&Db, Refusal> {
         self.snapshots.db.get().ok_or_else(|| Refusal::busy("waiting for the database"))
     }
 
-    async fn admit(&self, request: &Request<'_>, auth: &str) -> Result<(), Refusal> {
+    pub(super) async fn admit(&self, request: &Request<'_>, auth: &str) -> Result<(), Refusal> {
         let (token, open) = (shown_token(request.headers), self.guard.came_straight(request.headers));
         if token.is_none() && !open {
             return Err(Refusal::of_status(401, false));
