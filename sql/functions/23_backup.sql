@@ -303,24 +303,30 @@ from rowbeat.own_source s cross join lateral rowbeat.images_at(s.id, null) i
 where i.operation = 'DELETE';
 comment on view rowbeat.backup_deleted is 'The delete section: the last image of each deleted row, when it was deleted and by whom.';
 
--- The backup as one document, of these backups (null: all) as of a time (null: now):
+-- The backup as one document, of these backups (null: all) as of a time (null: now), as text:
 --   {"tables": {backup: {key: {field: value}}}, "deleted": {backup: {key: {field: value, "deleted_at", "deleted_by"}}}}.
--- A column of such a name keeps its own value. Called by: plugins and operators; `rowbeat backup export` writes the same, row by row.
-create or replace function rowbeat.backup_document(p_backups text[] default null, p_until timestamptz default null) returns jsonb
+-- p_without is taken off the beginning of the backups' names. A column named deleted_at or deleted_by keeps its own value.
+-- How: text, for jsonb would be built anew on each level. Called by: backup_document, plugins; `rowbeat backup export` writes the same, row by row.
+create or replace function rowbeat.backup_text(p_backups text[] default null, p_until timestamptz default null, p_without text default '') returns text
 language plpgsql volatile set search_path = '' as $$
 begin
     perform rowbeat.catch_up();
     return (
-        select jsonb_build_object(
-            'tables', coalesce(jsonb_object_agg(s.name, d.there), '{}'),
-            'deleted', coalesce(jsonb_object_agg(s.name, d.deleted), '{}'))
+        select format('{"tables": {%s}, "deleted": {%s}}', string_agg(format('%s: {%s}', n.name, d.there), ', '), string_agg(format('%s: {%s}', n.name, d.deleted), ', '))
         from rowbeat.own_source s
+        cross join lateral (select to_json(case when starts_with(s.name, p_without) then substr(s.name, length(p_without) + 1) else s.name end)::text as name) n
         cross join lateral (
-            select coalesce(jsonb_object_agg(rowbeat.key_text(i.key), i.row) filter (where i.operation <> 'DELETE'), '{}') as there,
-                coalesce(jsonb_object_agg(rowbeat.key_text(i.key), jsonb_build_object('deleted_at', i.at, 'deleted_by', i.by_whom) || i.row)
-                    filter (where i.operation = 'DELETE'), '{}') as deleted
+            select string_agg(to_json(rowbeat.key_text(i.key))::text || ': ' || i.row::text, ', ') filter (where i.operation <> 'DELETE') as there,
+                string_agg(to_json(rowbeat.key_text(i.key))::text || ': ' || (jsonb_build_object('deleted_at', i.at, 'deleted_by', i.by_whom) || i.row)::text, ', ')
+                    filter (where i.operation = 'DELETE') as deleted
             from rowbeat.images_at(s.id, p_until) i
         ) d
         where p_backups is null or s.name = any (p_backups));
 end $$;
+comment on function rowbeat.backup_text(text[], timestamptz, text) is 'The backup as the text of one JSON document: tables, and the delete section.';
+
+create or replace function rowbeat.backup_document(p_backups text[] default null, p_until timestamptz default null) returns jsonb
+language sql volatile set search_path = '' as $$
+    select rowbeat.backup_text(p_backups, p_until)::jsonb
+$$;
 comment on function rowbeat.backup_document(text[], timestamptz) is 'The backup as one JSON document: tables, and the delete section.';

@@ -41,7 +41,9 @@ begin
         new.monthly_period := coalesce(new.monthly_period, date_trunc('month', campaign.local_time(v_now, v_zone))::date);
     end if;
     new.updated_at := v_now;
-    new.pause_reason := case when new.status = 'paused' then coalesce(new.pause_reason, 'manual') end;
+    -- The reason goes with the pause; one that is given without a pause is for the table to refuse.
+    new.pause_reason := case when new.status = 'paused' then coalesce(new.pause_reason, 'manual')
+        when tg_op = 'INSERT' or new.pause_reason is distinct from old.pause_reason then new.pause_reason end;
     return new;
 end $$;
 comment on function campaign.keep_campaign() is 'Fills in what a campaign''s row needs.';

@@ -37,8 +37,7 @@ comment on function hotspot.rename_tables(jsonb, text, text) is 'Gives the table
 
 -- The backup as one document, as of a time: tables, and the delete section.
 create or replace function hotspot.backup_document(p_until timestamptz default null) returns jsonb language sql volatile as $$
-    select jsonb_build_object('tables', hotspot.rename_tables(d -> 'tables', 'hotspot.', ''), 'deleted', hotspot.rename_tables(d -> 'deleted', 'hotspot.', ''))
-    from rowbeat.backup_document(null, p_until) d
+    select rowbeat.backup_text(null, p_until, 'hotspot.')::jsonb
 $$;
 comment on function hotspot.backup_document(timestamptz) is 'The backup as one document.';
 
@@ -114,7 +113,7 @@ comment on function hotspot.run_recover(jsonb) is 'Brings rows back from the bac
 
 create or replace function hotspot.run_backup_export(arguments jsonb) returns setof text language sql volatile as $$
     select hotspot.add_log(hotspot.actor(), 'export', 'all', null, 'backup.json', 'Document of the backup');
-    select hotspot.backup_document((arguments ->> 'until')::timestamptz)::text
+    select rowbeat.backup_text(null, (arguments ->> 'until')::timestamptz, 'hotspot.')
 $$;
 comment on function hotspot.run_backup_export(jsonb) is 'Prints the backup as one document.';
 
@@ -137,7 +136,7 @@ comment on function hotspot.get_backup(jsonb) is 'GET /hotspot/backup/';
 create or replace function hotspot.post_document(request jsonb) returns jsonb language plpgsql volatile as $$
 begin
     perform hotspot.add_log(request ->> 'actor', 'export', 'all', null, 'backup.json', 'Document of the backup');
-    return jsonb_build_object('status', 200, 'body', hotspot.backup_document((request #>> '{input,until}')::timestamptz),
+    return jsonb_build_object('status', 200, 'text', rowbeat.backup_text(null, (request #>> '{input,until}')::timestamptz, 'hotspot.'),
         'headers', '{"content-disposition": "attachment; filename=\"backup.json\""}'::jsonb);
 end $$;
 comment on function hotspot.post_document(jsonb) is 'POST /hotspot/backup/document';
