@@ -231,3 +231,21 @@ async fn forms_refuse_what_cannot_be_kept_and_decide_once() {
     assert_eq!(site.ask("GET", &own, &[&header], b"").await.status, 403);
     assert_eq!(site.ask("POST", "/api/campaign/spend", &[json], body.as_bytes()).await.status, 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_stands_exactly_with_a_pause() {
+    let db = campaign().await;
+    for sql in [
+        "insert into campaign.campaign (brand_id, name, status, pause_reason, daily_budget, monthly_budget, start_date) select brand_id, 'x', 'active', 'budget', 1, 1, current_date from campaign.campaign",
+        "update campaign.campaign set pause_reason = 'dates' where status = 'active'",
+    ] {
+        let (code, message) = db.refusal(sql).await;
+        assert!(code == "23514" && message.contains("campaign_pause_has_a_reason"), "{code} {message}");
+    }
+    db.run("update campaign.campaign set status = 'paused', pause_reason = 'dates'").await;
+    db.run("update campaign.campaign set status = 'draft'").await;
+    assert!(
+        db.get::<bool>("select pause_reason is null from campaign.campaign").await,
+        "it goes with the pause"
+    );
+}
