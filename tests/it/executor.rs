@@ -261,3 +261,29 @@ async fn settle_hears_of_lost_and_cancelled_attempts_too() {
     let error: Value = db.get("select error from rowbeat.tasks where id = 2").await;
     assert_eq!(error["settle"], "not yet");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sql_task_whose_row_changes_while_it_runs_takes_effect_once() {
+    let db = TestDb::new().await;
+    db.run(
+        "create table public.effect (task_id bigint);
+         create function public.linger(payload jsonb) returns integer language plpgsql as $$ begin
+             insert into public.effect values (current_setting('rowbeat.task_id')::bigint); perform pg_sleep(1); return 7; end $$;
+         insert into rowbeat.task_definition (name, executor, function, keep) values
+             ('kept', 'sql', 'public.linger', 'all'), ('forgotten', 'sql', 'public.linger', 'none');
+         insert into rowbeat.task (definition) values ('kept'), ('forgotten')",
+    )
+    .await;
+    let _daemon = db.daemon().ready().await;
+    let calls = "(select count(*) = 2 from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')";
+    db.until(calls).await;
+    db.run("update rowbeat.task set priority = 3").await;
+    assert!(db.get(&format!("select {calls}")).await, "both still ran");
+    db.until("not exists (select from rowbeat.task)").await;
+    let effects: Value =
+        db.get("select jsonb_build_array(count(*), count(distinct task_id)) from public.effect").await;
+    assert_eq!(effects, json!([2, 2]));
+    let kept: Value =
+        db.get("select jsonb_build_array(result, priority, outcome) from rowbeat.finished_task").await;
+    assert_eq!(kept, json!([7, 3, "done"]));
+}
