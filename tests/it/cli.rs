@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -84,6 +85,7 @@ pub(crate) fn bare() -> Command {
 pub(crate) struct Process {
     child: Child,
     said: Arc<Mutex<String>>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Process {
@@ -97,9 +99,8 @@ impl Process {
             .unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        keep(out, Arc::clone(&said));
-        keep(err, Arc::clone(&said));
-        Self { child, said }
+        let readers = [keep(out, Arc::clone(&said)), keep(err, Arc::clone(&said))];
+        Self { child, said, readers }
     }
 
     /// Standard output and standard error so far.
@@ -110,7 +111,10 @@ impl Process {
     pub(crate) async fn says(&mut self, text: &str) {
         let begun = Instant::now();
         while !self.said().contains(text) {
-            assert!(self.child.try_wait().unwrap().is_none(), "ended before {text:?}:\n{}", self.said());
+            if self.child.try_wait().unwrap().is_some() {
+                self.ended().await;
+                assert!(self.said().contains(text), "ended before {text:?}:\n{}", self.said());
+            }
             assert!(begun.elapsed() < PATIENCE, "never said {text:?}:\n{}", self.said());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -124,6 +128,13 @@ impl Process {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // What it said last may still be on its way; a server of its own may outlive it and keep the pipes open.
+                let begun = Instant::now();
+                while !self.readers.iter().all(JoinHandle::is_finished)
+                    && begun.elapsed() < Duration::from_secs(2)
+                {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
                 return status;
             }
             assert!(begun.elapsed() < PATIENCE, "does not end:\n{}", self.said());
@@ -150,13 +161,13 @@ impl Drop for Process {
     }
 }
 
-fn keep(mut from: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
+fn keep(mut from: impl Read + Send + 'static, said: Arc<Mutex<String>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
             said.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
-    });
+    })
 }
 
 #[test]
