@@ -109,17 +109,16 @@ begin
         with done as (
             delete from rowbeat.task t
             using (
-                select r.id, set_config('rowbeat.task_id', r.id::text, true), set_config('rowbeat.attempt', r.attempt::text, true),
+                select set_config('rowbeat.task_id', r.id::text, true), set_config('rowbeat.attempt', r.attempt::text, true),
                     case when r.cause is not null then set_config('rowbeat.cause', r.cause::text, true) end, %1$s(r.payload) as value
                 from rowbeat.task r where r.id = $1 and r.attempt = $2 and r.claimed_by = $3 and r.state = 'running' offset 0
             ) called
             where t.id = $1 and t.attempt = $2 and t.claimed_by = $3 and t.state = 'running'
-            returning %4$s
+            returning t.*, called.value
         )%2$s
         select case when done.id is null then rowbeat.refuse_stale($1, $2) end, case when done.slots then rowbeat.release_slots($1) end,
             case when done.serial_key is not null then rowbeat.release_serial($1, done.serial_key) end, pg_advisory_unlock_all()
-        from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after,
-        case when v_kept = '' then 't.id, t.slots, t.serial_key, called.value' else 't.*, called.value' end);
+        from (values (1)) one left join done on true%3$s$statement$, v_function::regproc, v_kept, v_after);
 exception when sqlstate 'RB002' or sqlstate 'RB005' then
     return null;
 end $$;

@@ -177,16 +177,15 @@ declare
     v_matches  text := (select string_agg(format('l.%1$I = r.%1$I', k), ' and ') from unnest(p_keys) k);
     v_update   text := format('update %1$s l set %2$s from jsonb_populate_record(null::%1$s, $1) r where %3$s', v_name,
         (select string_agg(format('%1$I = r.%1$I', c), ', ') from unnest(p_of) c where c <> all (p_keys || p_fixed)), v_matches);
-    v_differ   text := format('select array_agg(i.image) from rowbeat.restorable($1, $2, $3, $4, $5) i (image) cross join lateral jsonb_populate_record(null::%1$s, i.image) r
+    v_differ   text := format('select coalesce(array_agg(i.image), ''{}'') from rowbeat.restorable($1, $2, $3, $4, $5) i (image) cross join lateral jsonb_populate_record(null::%1$s, i.image) r
         join %1$s l on %2$s where i.image ?& $6 and not i.image ?| $7 and to_jsonb(jsonb_populate_record(l.*, i.image)) <> to_jsonb(l.*)', v_name, v_matches);
     v_left     jsonb[];
-    v_failed   jsonb[] := '{}';
+    v_failed   jsonb[];
     v_image    jsonb;
 begin
     updated := 0;
     execute v_differ into v_left using p_backup, p_source, p_until, p_include_deleted, p_document, p_of, p_rest;
-    while cardinality(v_left) > cardinality(v_failed) loop
-        v_left := case when v_failed = '{}' then v_left else v_failed end;
+    loop
         v_failed := '{}';
         foreach v_image in array v_left loop
             begin
@@ -196,7 +195,8 @@ begin
                 v_failed := array_append(v_failed, v_image);
             end;
         end loop;
-        exit when v_failed = '{}';
+        exit when cardinality(v_failed) in (0, cardinality(v_left));
+        v_left := v_failed;
     end loop;
     refused := (select coalesce(jsonb_agg(rowbeat.pick_key(f, p_keys)), '[]') from unnest(v_failed[:100]) f);
 end $$;

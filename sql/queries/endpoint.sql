@@ -31,13 +31,13 @@ from (
 -- Whether a task waits that should have begun a minute ago.
 select not h.ok as late from rowbeat.health h where h."check" = 'waiting'
 
--- name: work
+-- name: ended_tasks
 -- $1 definitions, as a pattern. Schedules, and the latest tasks that ended: of results and errors the beginning.
 select jsonb_build_object(
     'schedules', (select coalesce(jsonb_agg(to_jsonb(u) order by u.name), '[]') from rowbeat.upcoming u where u.definition like $1),
     'tasks', (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'definition', t.definition, 'state', t.state, 'attempt', t.attempt,
             'finished_at', t.finished_at, 'result', left(coalesce(t.result, t.error)::text, 400)) order by t.id desc), '[]')
-        from (select * from rowbeat.finished_task f where f.definition like $1 order by f.id desc limit 50) t)) as work
+        from (select * from rowbeat.finished_task f where f.definition like $1 order by f.id desc limit 50) t)) as shown
 
 -- name: edit_schedule
 -- $1 name · $2 enabled · $3 spec · $4 zone; null: as it is.

@@ -26,7 +26,7 @@ mod openapi;
 mod own;
 mod reply;
 mod sheet;
-mod work;
+mod tasks;
 
 use self::call::{Call, Caller};
 use self::catalogue::{Catalogue, Declared, Route};
@@ -114,9 +114,9 @@ impl Server {
             let answered = Box::pin(self.answer_own(request, path)).await;
             return Ok(answered.unwrap_or_else(|refusal| refusal.reply(request.headers)));
         }
-        if request.path.trim_end_matches('/') == work::PATH {
-            let answered = match read_body(request.headers, body, work::MOST).await {
-                Ok(body) => Box::pin(self.answer_work(request, body)).await,
+        if request.path.trim_end_matches('/') == tasks::PATH {
+            let answered = match read_body(request.headers, body, tasks::MOST).await {
+                Ok(body) => Box::pin(self.answer_tasks(request, body)).await,
                 Err(refusal) => Err(refusal),
             };
             return Ok(answered.unwrap_or_else(|refusal| refusal.reply(request.headers)));

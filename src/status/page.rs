@@ -42,7 +42,7 @@ pub fn render(status: &Value) -> String {
         &status["queues"],
         &["queue", "available", "running", "waiting", "next_run_at"],
     );
-    page.push_str("<p><a href='/status/work'>schedules and tasks, to pause and edit</a></p>");
+    page.push_str("<p><a href='/status/tasks'>schedules and tasks, to pause and edit</a></p>");
     table(
         &mut page,
         "Schedules",

@@ -97,7 +97,7 @@ mod statement_notification;
 mod statement_sending;
 mod statement_summary;
 mod status;
-mod status_work;
+mod status_tasks;
 mod task;
 mod tidy;
 mod watch;

@@ -96,10 +96,8 @@ impl Refusal {
 
     /// As a response: a page for browsers that ask for one, else JSON.
     pub(super) fn reply(self, headers: &HeaderMap) -> Reply {
-        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        let page = accept.is_some_and(|accept| accept.contains("text/html"));
         let body = self.body.unwrap_or_else(|| json!({ "error": self.message }));
-        let mut reply = if page {
+        let mut reply = if wants_page(headers) {
             let source = "<!doctype html><meta charset=utf-8><title>{{ status }}</title><h1>{{ status }}</h1>\
                 {% for key, problem in problems | items %}<p>{{ key }}: {{ problem }}</p>{% endfor %}";
             let problems = body.get("errors").unwrap_or(&body);
@@ -116,6 +114,12 @@ impl Refusal {
         }
         reply
     }
+}
+
+/// Whether a browser asks.
+pub(super) fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// A JSON response.

@@ -1,4 +1,4 @@
-//! `/status/work`: what operators see and may do there.
+//! `/status/tasks`: what operators see and may do there.
 
 use serde_json::{Value, json};
 
@@ -19,21 +19,24 @@ async fn schedules_are_paused_and_edited_and_results_read_by_operators_only() {
     .await;
     let site = Site::new(&db, "").await;
     db.until("select exists (select from rowbeat.finished_task)").await;
-    let seen = site.get("/status/work?definition=ans").await.json();
+    let seen = site.get("/status/tasks?definition=ans").await.json();
     assert_eq!(
         (&seen["schedules"][0]["name"], &seen["tasks"][0]["state"]),
         (&json!("nightly"), &json!("completed"))
     );
-    assert_eq!(site.get("/status/work?definition=a_s").await.json(), json!({ "schedules": [], "tasks": [] }));
-    let page = site.ask("GET", "/status/work", &["Accept: text/html"], b"").await.body;
+    assert_eq!(
+        site.get("/status/tasks?definition=a_s").await.json(),
+        json!({ "schedules": [], "tasks": [] })
+    );
+    let page = site.ask("GET", "/status/tasks", &["Accept: text/html"], b"").await.body;
     assert!(page.contains("0 3 * * *") && page.contains("&lt;b&gt;") && !page.contains("<b>"), "{page}");
-    assert!(site.ask("GET", "/status", &["Accept: text/html"], b"").await.body.contains("/status/work"));
+    assert!(site.ask("GET", "/status", &["Accept: text/html"], b"").await.body.contains("/status/tasks"));
 
     let post = async |form: &str, header: &str| {
-        site.ask("POST", "/status/work", &[FORM, header], form.as_bytes()).await
+        site.ask("POST", "/status/tasks", &[FORM, header], form.as_bytes()).await
     };
     let paused = post("name=nightly&enabled=false", "X-Test: 1").await;
-    assert_eq!((paused.status, paused.header("location")), (303, vec!["/status/work"]));
+    assert_eq!((paused.status, paused.header("location")), (303, vec!["/status/tasks"]));
     let edited = post("name=nightly&spec=every+1+hour&time_zone=Europe%2FParis", "X-Test: 1").await;
     assert_eq!(edited.status, 303, "{edited:?}");
     let now: Value = db.get("select jsonb_build_array(enabled, spec, time_zone) from rowbeat.schedule").await;
@@ -50,7 +53,7 @@ async fn schedules_are_paused_and_edited_and_results_read_by_operators_only() {
         let answer = post(form, header).await;
         assert_eq!(answer.status, status, "{form} {header}: {answer:?}");
     }
-    assert_eq!(site.ask("PUT", "/status/work/", &[], b"").await.status, 405);
+    assert_eq!(site.ask("PUT", "/status/tasks/", &[], b"").await.status, 405);
     db.run("insert into rowbeat.token (name, digest, operator, plugins) values ('clerk', sha256('secret'), false, '{desk}')").await;
     let clerk = post("name=nightly&enabled=true", "Authorization: Bearer secret").await;
     assert_eq!(clerk.status, 403, "no operator: {clerk:?}");

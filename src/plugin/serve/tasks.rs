@@ -1,43 +1,42 @@
-//! `/status/work`, for operators: schedules, which can be paused and edited here, and what the latest tasks came to.
+//! `/status/tasks`, for operators: schedules, which can be paused and edited here, and what the latest tasks came to.
 
 use serde_json::Value;
 use warp::http::{HeaderValue, Method, StatusCode, header};
 use warp::hyper::body::Bytes;
 
-use super::reply::{Refusal, Reply, respond, respond_json};
+use super::reply::{Refusal, Reply, respond, respond_json, wants_page};
 use super::{Request, Server, other_methods};
 use crate::executor::template::{self, Escape};
 
 /// The path.
-pub(super) const PATH: &str = "/status/work";
+pub(super) const PATH: &str = "/status/tasks";
 /// The longest form.
 pub(super) const MOST: i64 = 64 * 1024;
 
 impl Server {
     /// Answers a request to the path.
-    pub(super) async fn answer_work(&self, request: &Request<'_>, body: Bytes) -> Result<Reply, Refusal> {
+    pub(super) async fn answer_tasks(&self, request: &Request<'_>, body: Bytes) -> Result<Reply, Refusal> {
         self.look_at(request)?;
         self.admit(request, "operator").await?;
         match *request.method {
-            Method::GET | Method::HEAD => self.show_work(request).await,
+            Method::GET | Method::HEAD => self.show_tasks(request).await,
             Method::POST => self.edit_schedule(&body).await,
             _ => Err(other_methods("GET, HEAD, POST")),
         }
     }
 
-    async fn show_work(&self, request: &Request<'_>) -> Result<Reply, Refusal> {
+    async fn show_tasks(&self, request: &Request<'_>) -> Result<Reply, Refusal> {
         let wanted = field(request.query.as_bytes(), "definition").unwrap_or_default();
         let pattern = format!("{}%", wanted.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-        let row = self.db()?.row("endpoint.work", &[&pattern]).await;
+        let row = self.db()?.row("endpoint.ended_tasks", &[&pattern]).await;
         let row = row.map_err(|error| Refusal::of_error(&error))?.ok_or_else(Refusal::internal)?;
-        let mut work: Value = row.get("work");
-        let accept = request.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        if !accept.is_some_and(|accept| accept.contains("text/html")) {
-            return Ok(respond_json(StatusCode::OK, &work));
+        let mut shown: Value = row.get("shown");
+        if !wants_page(request.headers) {
+            return Ok(respond_json(StatusCode::OK, &shown));
         }
-        work["definition"] = wanted.into();
+        shown["definition"] = wanted.into();
         let html =
-            template::render("work", include_str!("work.html"), &work, Escape::Html).map_err(|error| {
+            template::render("tasks", include_str!("tasks.html"), &shown, Escape::Html).map_err(|error| {
                 tracing::error!(error, "the page of schedules and tasks failed");
                 Refusal::internal()
             })?;
