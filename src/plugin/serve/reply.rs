@@ -178,7 +178,7 @@ pub(super) fn of_answer(answer: &Value, pages: &Pages<'_>) -> Result<Reply, Stri
             None => respond_json(status, body),
         },
         "html" => respond(status, "text/html; charset=utf-8", html(answer, pages)?.into_bytes()),
-        "csv" => respond(status, "text/csv; charset=utf-8", sheet::csv(body)?.into_bytes()),
+        "csv" => respond(status, "text/csv; charset=utf-8", sheet::csv(body)?),
         "xlsx" => {
             // A million cells take about a second: not on a thread that others wait for.
             let workbook = tokio::task::block_in_place(|| sheet::workbook(body))?;

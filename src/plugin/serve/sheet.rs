@@ -1,5 +1,6 @@
 //! Rows as CSV, and as a workbook that Excel and LibreOffice open.
 
+use csv::{Terminator, WriterBuilder};
 use rust_xlsxwriter::{Format, Workbook, XlsxError};
 use serde_json::Value;
 
@@ -10,24 +11,15 @@ pub(super) const XLSX: &str = "application/vnd.openxmlformats-officedocument.spr
 ///
 /// # Errors
 /// It is neither.
-pub(super) fn csv(body: &Value) -> Result<String, String> {
+pub(super) fn csv(body: &Value) -> Result<Vec<u8>, String> {
     if let Some(text) = body.as_str() {
-        return Ok(text.to_owned());
+        return Ok(text.into());
     }
-    let mut text = String::new();
+    let mut writer = WriterBuilder::new().flexible(true).terminator(Terminator::CRLF).from_writer(Vec::new());
     for row in rows(body)? {
-        let cells = row?.iter().map(|cell| {
-            let cell = text_of(cell);
-            if cell.contains([',', '"', '\n', '\r']) {
-                format!("\"{}\"", cell.replace('"', "\"\""))
-            } else {
-                cell
-            }
-        });
-        text.push_str(&cells.collect::<Vec<_>>().join(","));
-        text.push_str("\r\n");
+        writer.write_record(row?.iter().map(text_of)).map_err(|error| error.to_string())?;
     }
-    Ok(text)
+    writer.into_inner().map_err(|error| error.to_string())
 }
 
 /// A workbook of one sheet, whose first row is its head. Texts stay texts, whatever they look like: no formula, and no zero lost.
@@ -84,7 +76,7 @@ mod tests {
     #[test]
     fn rows_become_csv() {
         let text = csv(&json!([["a", "b,c"], [1, null], ["say \"hi\"", true]])).unwrap();
-        assert_eq!(text, "a,\"b,c\"\r\n1,\r\n\"say \"\"hi\"\"\",true\r\n");
+        assert_eq!(String::from_utf8(text).unwrap(), "a,\"b,c\"\r\n1,\r\n\"say \"\"hi\"\"\",true\r\n");
     }
 
     #[test]
